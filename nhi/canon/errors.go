@@ -25,6 +25,7 @@ const (
 	TooMany                      // more pairs or elements than allowed
 	WrongType                    // well-formed, but not the type the reader wants
 	UnknownField                 // a map key that the Go struct does not have
+	MissingField                 // a field of the Go struct that is not there
 	NotCanonical                 // the decoded value encodes to other bytes
 	Unsupported                  // the Go value has no canonical encoding
 )
@@ -47,6 +48,7 @@ var codeText = [...]string{
 	TooMany:      "too many entries",
 	WrongType:    "item of another type",
 	UnknownField: "unknown field",
+	MissingField: "missing field",
 	NotCanonical: "not the canonical encoding of its value",
 	Unsupported:  "value without canonical encoding",
 }
