@@ -11,12 +11,13 @@ import (
 
 // Limits of an Envelope.
 const (
-	MaxBatch           = 1024      // payloads under one signature
-	MaxBatchBytes      = 128 << 10 // payloads of a batch together
-	MaxSignatureBytes  = SignatureSize
-	MaxEnvelopeBytes   = MaxBatchBytes + 4*MaxBatch + MaxSignatureBytes + 64 // encoded
+	MaxBatch          = 1024                                                // payloads under one signature
+	MaxBatchBytes     = 128 << 10                                           // payloads of a batch together
+	MaxSignatureBytes = SignatureSize                                       // the longest of any suite
+	MaxEnvelopeBytes  = MaxBatchBytes + 4*MaxBatch + MaxSignatureBytes + 64 // encoded
+
 	batchVersion       = 1
-	batchStatementSize = 1 + 2*(1+34) + (1 + 17) + 2 + (1 + 3) + 35
+	batchStatementSize = 130
 )
 
 // Envelope is payloads and the one signature over them: over the PAE of a single

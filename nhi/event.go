@@ -302,8 +302,8 @@ func (e *Event) readSeq(r *canon.Reader) error {
 }
 
 func (e *Event) readAddenda(r *canon.Reader) error {
-	if err := key(r, 13); err != nil {
-		return err
+	if at := r.Offset(); !r.Peek(13) { // the thirteenth field can be no other
+		return &canon.Error{Code: canon.UnknownField, Offset: at}
 	}
 	n, err := r.Array()
 	if err != nil {

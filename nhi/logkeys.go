@@ -131,4 +131,3 @@ func VerifyMLDSA44(pk, msg, sig []byte) error {
 	}
 	return p.Verify(msg, sig)
 }
-
