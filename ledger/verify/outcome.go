@@ -2,8 +2,8 @@ package verify
 
 import "strconv"
 
-// OutcomeCode is the ledger's decision about an event. Zero is acceptance; everything else is a refusal, with no effect
-// but its leaf.
+// OutcomeCode is the ledger's decision about an event. Zero is acceptance, and so is OutcomeAcceptedFlagged; everything
+// else is a refusal, with no effect but its leaf.
 type OutcomeCode uint8
 
 // The outcomes. The numbers stand in leaves for ever and are never reused.
@@ -30,13 +30,17 @@ const (
 	OutcomeTimeQuality    OutcomeCode = 19 // the commit time is not good enough for this act
 	OutcomeOverflow       OutcomeCode = 20 // an amount does not fit
 	OutcomeVoided         OutcomeCode = 21 // a dispute took the leaf's event back
+
+	// OutcomeAcceptedFlagged is a fact that took effect although the authority behind it was gone when it arrived: the
+	// leaf's detail says why.
+	OutcomeAcceptedFlagged OutcomeCode = 22
 )
 
 // outcomeNames is indexed by OutcomeCode.
 var outcomeNames = [...]string{
 	"accepted", "denied", "needs_approval", "quota_exhausted", "expired", "revoked", "conflict", "invalid", "frozen",
 	"not_found", "not_yet_valid", "unauthorized", "exists", "closed", "weak_suite", "self_approval", "limit",
-	"bad_signature", "unsupported", "time_quality", "overflow", "voided",
+	"bad_signature", "unsupported", "time_quality", "overflow", "voided", "accepted_flagged",
 }
 
 // String returns the name used in reports and APIs; an unknown code is "outcome-N".
@@ -58,4 +62,4 @@ func ParseOutcomeCode(name string) (OutcomeCode, bool) {
 }
 
 // Accepted says whether the event took effect.
-func (c OutcomeCode) Accepted() bool { return c == OutcomeAccepted }
+func (c OutcomeCode) Accepted() bool { return c == OutcomeAccepted || c == OutcomeAcceptedFlagged }
