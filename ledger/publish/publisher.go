@@ -456,11 +456,13 @@ func (p *Publisher) exchange(ctx context.Context, own Cosignature, answered map[
 		g  errgroup.Group
 		mu sync.Mutex
 	)
-	peers := p.cfg.Peers()
-	for _, peer := range peers {
-		if answered[peer.ID()] >= own.Size {
-			continue
+	var asked []Peer
+	for _, peer := range p.cfg.Peers() {
+		if answered[peer.ID()] < own.Size {
+			asked = append(asked, peer)
 		}
+	}
+	for _, peer := range asked {
 		g.Go(func() error {
 			theirs, err := peer.Exchange(ctx, own)
 			if err != nil || theirs == nil {
@@ -481,7 +483,7 @@ func (p *Publisher) exchange(ctx context.Context, own Cosignature, answered map[
 		})
 	}
 	_ = g.Wait() // the functions return nil
-	for _, peer := range peers {
+	for _, peer := range asked {
 		if answered[peer.ID()] < own.Size {
 			return true
 		}
