@@ -1,0 +1,194 @@
+package consensus
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Bounds. They are constants because every node of a cluster must agree on those that others see.
+const (
+	// MaxCommandSize is the longest command, in bytes: 256 KiB of payload and room for its frame.
+	MaxCommandSize = 256<<10 + 16<<10
+	// maxAppendEntries bounds three things in Raft: group commit, one replication request, one apply batch.
+	maxAppendEntries = 256
+	// maxInFlight bounds the proposals that wait for their commit.
+	maxInFlight = 1024
+	// maxInFlightBytes bounds the bytes of those proposals.
+	maxInFlightBytes = 64 << 20
+	// maxWaiters bounds the callers of WaitApplied and, separately, those of ReadIndex.
+	maxWaiters = 1 << 16
+	// maxConns bounds the inbound connections of the peer listener, proven or not.
+	maxConns = 256
+	// maxConnsPerPeer bounds the inbound connections of one proven identity.
+	maxConnsPerPeer = 32
+	// handshakeTimeout bounds TLS handshakes, frameTimeout the time between the first and the last byte of a frame.
+	handshakeTimeout = 5 * time.Second
+	frameTimeout     = 30 * time.Second
+	// rpcTimeout bounds one outgoing request.
+	rpcTimeout = 5 * time.Second
+	// segmentSize is the size of one log file. It holds more than one full batch.
+	segmentSize = 128 << 20
+)
+
+// Entry is one committed command.
+type Entry struct {
+	// Index and Term are its Raft log position. Indexes increase but have gaps: Raft's own entries and read ticks are
+	// not handed over.
+	Index, Term uint64
+	// Data is the command. It is shared with the log cache and must not be modified.
+	Data []byte
+}
+
+// StateMachine is the one consumer of committed commands.
+type StateMachine interface {
+	// Apply is called with a batch in log order, always from one goroutine; results[i] belongs to entries[i] and is
+	// what Propose returns on the node that proposed it. An error, a panic or a wrong number of results stops the node
+	// with [ExitStateMachine]. Apply need not be durable when it returns: what is lost in a crash is replayed. It must
+	// be atomic per batch or per entry together with AppliedIndex.
+	Apply(entries []Entry) (results []any, err error)
+	// AppliedIndex is the index of the last entry that the state machine has applied, 0 for none. It is called once, by
+	// Open, and must then be what was read back from disk: entries up to it are never handed over again.
+	AppliedIndex() uint64
+}
+
+// Server is a member of the cluster.
+type Server struct {
+	// ID is the member's identity: the text that [Config.PeerID] returns for its certificate.
+	ID string
+	// Addr is the host:port other members dial.
+	Addr string
+	// Voter is false for a member that only receives the log.
+	Voter bool
+}
+
+// Config describes one node. Its zero durations become the defaults named below.
+type Config struct {
+	// NodeID is this node's identity, the path text of its SPIFFE ID. Required.
+	NodeID string
+	// DataDir holds the log; it is created with mode 0700. One node, one directory. Required.
+	DataDir string
+	// BindAddr is the host:port to listen on; port 0 takes a free one, see [Node.Addr].
+	BindAddr string
+	// Listener, when not nil, is used instead of BindAddr and belongs to the node from then on.
+	Listener net.Listener
+	// AdvertiseAddr is the host:port others dial; default: the listener's address.
+	AdvertiseAddr string
+	// Resolve, when not nil, gives the address to dial for a member whose configured address is addr.
+	Resolve func(id, addr string) string
+
+	// ServerTLS and ClientTLS are the two sides of mutual TLS. They must verify the peer's chain; the node raises them to
+	// TLS 1.3, turns resumption off and demands a client certificate. Both nil: plain TCP without identities, for tests
+	// on loopback only.
+	ServerTLS, ClientTLS *tls.Config
+	// PeerID maps a verified TLS peer to its node identity and refuses everything that is not a node of this cluster.
+	// Required with TLS.
+	PeerID func(cs tls.ConnectionState) (string, error)
+
+	// StateMachine consumes the commands. Required.
+	StateMachine StateMachine
+	// Logger receives the node's and the Raft library's records; nil discards them. It is written to by one goroutine
+	// behind a bounded queue, so that a blocked sink cannot block consensus; records beyond the bound are counted and
+	// dropped.
+	Logger *slog.Logger
+	// Registerer receives the metrics; nil keeps them unregistered.
+	Registerer prometheus.Registerer
+
+	// Bootstrap lists the initial voters, this node among them, identically on each of them. It is refused with
+	// [ErrHasState] on a node that has state; see [HasState]. An empty Addr of this node's own line means its advertised
+	// address.
+	Bootstrap []Server
+
+	// Heartbeat (1s), Election (1s) and LeaderLease (500ms) are Raft's timers: a follower that hears nothing for one to
+	// two heartbeats asks for an election. Multiply all three for slow networks.
+	Heartbeat, Election, LeaderLease time.Duration
+	// CommitTimeout (5ms) is how late followers of an idle stream learn of the last commit.
+	CommitTimeout time.Duration
+	// StorageTimeout (10s) is the longest a call to the log may take before the node stops with [ExitStorage].
+	StorageTimeout time.Duration
+
+	// Fatal is called once, from any goroutine, when the node must stop for good; code is one of the Exit constants. It
+	// should end the process. A node whose Fatal returns stays silent: it acknowledges nothing, sends nothing, and
+	// only Close is useful. Required.
+	Fatal func(code int, err error)
+
+	// Network, when not nil, replaces TCP by an in-memory network, for tests.
+	Network *MemNetwork
+
+	// wrapStore lets tests of this package put faults below the fail-stop wrapper.
+	wrapStore func(storage) storage
+	// wrapTransport lets tests of this package put faults into the network.
+	wrapTransport func(rawTransport) rawTransport
+}
+
+func (c *Config) ensureDefaults() {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&c.Heartbeat, time.Second)
+	def(&c.Election, time.Second)
+	def(&c.LeaderLease, 500*time.Millisecond)
+	def(&c.CommitTimeout, 5*time.Millisecond)
+	def(&c.StorageTimeout, 10*time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+// validate reports all problems at once.
+func (c *Config) validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if c.NodeID == "" || len(c.NodeID) > maxIDSize {
+		bad("node id must have 1 to %d bytes", maxIDSize)
+	}
+	if c.DataDir == "" {
+		bad("data directory is missing")
+	}
+	if c.StateMachine == nil {
+		bad("state machine is missing")
+	}
+	if c.Fatal == nil {
+		bad("fatal function is missing")
+	}
+	if (c.ServerTLS == nil) != (c.ClientTLS == nil) {
+		bad("server and client TLS go together")
+	}
+	if c.ServerTLS != nil && c.PeerID == nil {
+		bad("TLS needs a function that maps peers to identities")
+	}
+	if c.ClientTLS != nil && c.ClientTLS.InsecureSkipVerify && c.ClientTLS.VerifyPeerCertificate == nil && c.ClientTLS.VerifyConnection == nil {
+		bad("client TLS verifies nothing")
+	}
+	if c.ServerTLS != nil && c.ServerTLS.ClientAuth != tls.RequireAndVerifyClientCert &&
+		(c.ServerTLS.ClientAuth != tls.RequireAnyClientCert || c.ServerTLS.VerifyPeerCertificate == nil && c.ServerTLS.VerifyConnection == nil) {
+		bad("server TLS does not verify client certificates")
+	}
+	if c.Network == nil && c.Listener == nil && c.BindAddr == "" {
+		bad("bind address is missing")
+	}
+	if len(c.Bootstrap) > 0 {
+		self := false
+		for _, s := range c.Bootstrap {
+			if !s.Voter {
+				bad("bootstrap server %q is not a voter", s.ID)
+			}
+			if s.ID == c.NodeID {
+				self = true
+			} else if s.Addr == "" {
+				bad("bootstrap server %q has no address", s.ID)
+			}
+		}
+		if !self {
+			bad("bootstrap list lacks this node")
+		}
+	}
+	return errors.Join(errs...)
+}
