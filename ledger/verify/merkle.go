@@ -152,3 +152,59 @@ func (t *Tree) Hashes() []nhi.Digest {
 	}
 	return out
 }
+
+// SmallTree is an RFC 6962 tree that is kept whole, for trees that are built at once: receipts of a command, test logs.
+type SmallTree struct {
+	levels [][]nhi.Digest // levels[0] are the leaf hashes; a last node without sibling moves up unchanged
+}
+
+// NewSmallTree builds the tree over leaf hashes.
+func NewSmallTree(leafHashes []nhi.Digest) *SmallTree {
+	t := &SmallTree{levels: [][]nhi.Digest{leafHashes}}
+	for level := leafHashes; len(level) > 1; {
+		up := make([]nhi.Digest, 0, (len(level)+1)/2)
+		for i := 0; i+1 < len(level); i += 2 {
+			up = append(up, NodeHash(level[i], level[i+1]))
+		}
+		if len(level)%2 == 1 {
+			up = append(up, level[len(level)-1])
+		}
+		t.levels = append(t.levels, up)
+		level = up
+	}
+	return t
+}
+
+// Root returns the root; EmptyRoot without leaves.
+func (t *SmallTree) Root() nhi.Digest {
+	if top := t.levels[len(t.levels)-1]; len(top) == 1 {
+		return top[0]
+	}
+	return EmptyRoot()
+}
+
+// Path returns the inclusion path of leaf k, leaf sibling first. k must be below the number of leaves.
+func (t *SmallTree) Path(k int) []nhi.Digest {
+	var path []nhi.Digest
+	for _, level := range t.levels {
+		if sibling := k ^ 1; sibling < len(level) && len(level) > 1 {
+			path = append(path, level[sibling])
+		}
+		k >>= 1
+	}
+	return path
+}
+
+// rootFromPath returns the root to which an inclusion path leads.
+func rootFromPath(index, size uint64, leafHash nhi.Digest, path []nhi.Digest) (nhi.Digest, error) {
+	var d nhi.Digest
+	if size > MaxTreeSize || index >= size || len(path) > MaxProofHashes {
+		return d, fmt.Errorf("%w: inclusion of leaf %d at size %d", ErrProof, index, size)
+	}
+	root, err := proof.RootFromInclusionProof(rfc6962.DefaultHasher, index, size, leafHash[:], slices32(path))
+	if err != nil {
+		return d, fmt.Errorf("%w: inclusion of leaf %d at size %d", ErrProof, index, size)
+	}
+	copy(d[:], root)
+	return d, nil
+}
