@@ -16,6 +16,9 @@ const (
 	subtreeV1     = "subtree/v1\n\x00"
 )
 
+// maxCosignTime is the last second of the year 9999: a later one has no RFC 3339 form, and no clock shows it.
+const maxCosignTime = 253402300799
+
 // NoteSigner makes raw signatures with the private half of a verifier key: Ed25519 for types 01 and 04, pure ML-DSA-44
 // with an empty context for type 06. An implementation is safe for concurrent use.
 type NoteSigner interface {
@@ -49,8 +52,8 @@ func Cosign(c Checkpoint, cosigner NoteSigner, unixSeconds int64) (NoteSignature
 	if err := c.Check(); err != nil {
 		return NoteSignature{}, err
 	}
-	if unixSeconds <= 0 {
-		return NoteSignature{}, errors.New("cosign checkpoint: time is not positive")
+	if unixSeconds <= 0 || unixSeconds > maxCosignTime {
+		return NoteSignature{}, errors.New("cosign checkpoint: time is not positive, or after the year 9999")
 	}
 	v := cosigner.VKey()
 	var msg []byte
@@ -99,7 +102,7 @@ func (v VKey) verifyCosignature(text string, s NoteSignature) (int64, error) {
 		return 0, fmt.Errorf("%w: %s: %d bytes, want %d", ErrSignature, v.Name, len(s.Blob), want)
 	}
 	time, sig := binary.BigEndian.Uint64(s.Blob), s.Blob[8:]
-	if time == 0 || time > maxUnixNano {
+	if time == 0 || time > maxCosignTime {
 		return 0, fmt.Errorf("%w: %s: cosignature time %d", ErrSignature, v.Name, time)
 	}
 	var err error

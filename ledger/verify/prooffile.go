@@ -41,6 +41,10 @@ func encodeContainer(kind FileKind, body any) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode %s proof: %w", kind, err)
 	}
+	return wrapBody(kind, b)
+}
+
+func wrapBody(kind FileKind, b []byte) ([]byte, error) {
 	out, err := canon.Marshal(&container{V: 1, Type: string(kind), Body: b, Sum: containerSum(string(kind), b)})
 	if err != nil {
 		return nil, fmt.Errorf("encode %s proof: %w", kind, err)
