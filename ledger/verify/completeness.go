@@ -227,23 +227,41 @@ func (c *completeness) verify() error {
 	return nil
 }
 
-func (c *completeness) readHeader() error {
+// ReadCompletenessHeader reads the front of a completeness file, to say what it is about. It verifies nothing.
+func ReadCompletenessHeader(file io.Reader) (*CompletenessHeader, error) {
+	f := frameReader{r: file, sum: sha256.New()}
+	h := new(CompletenessHeader)
+	if err := f.header(h); err != nil {
+		return nil, fmt.Errorf("read completeness file: %w", err)
+	}
+	return h, nil
+}
+
+func (f *frameReader) header(h *CompletenessHeader) error {
 	magic := make([]byte, len(completenessMagic))
-	if _, err := io.ReadFull(c.frames.r, magic); err != nil || string(magic) != completenessMagic {
+	if _, err := io.ReadFull(f.r, magic); err != nil || string(magic) != completenessMagic {
 		return errors.New("not a completeness file")
 	}
-	c.frames.sum.Write(magic)
-	typ, b, err := c.frames.next()
+	f.sum.Write(magic)
+	typ, b, err := f.next()
 	if err != nil {
 		return err
 	}
 	if typ != frameHeader {
 		return fmt.Errorf("the first frame is of type %d", typ)
 	}
-	h := &c.head
 	if err := canon.UnmarshalMax(b, h, maxHeaderFrame); err != nil {
 		return fmt.Errorf("decode header: %w", err)
 	}
+	return nil
+}
+
+func (c *completeness) readHeader() error {
+	h := &c.head
+	if err := c.frames.header(h); err != nil {
+		return err
+	}
+	var err error
 	switch {
 	case h.V != 1:
 		return fmt.Errorf("version %d is unknown", h.V)
