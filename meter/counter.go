@@ -1,0 +1,304 @@
+package meter
+
+import (
+	"encoding/binary"
+	"math"
+	"math/bits"
+	"time"
+
+	"github.com/creto-systems/creto/ledger"
+	"github.com/creto-systems/creto/ledger/verify"
+	"github.com/creto-systems/creto/nhi"
+	"github.com/creto-systems/creto/nhi/canon"
+	"github.com/creto-systems/creto/nhi/registry"
+)
+
+// MaxCounters is how many counters one spend of one meter touches at most: each level's, for each of its periods.
+const MaxCounters = 24
+
+// counterRef names a counter and, in a lease, whether it holds the lease's units.
+type counterRef struct {
+	link   bool   // the budget of a link
+	id     nhi.ID // of an account, or registry.BudgetCounter of the link
+	inst   Instance
+	holds  bool       // mode block when it was charged: Q1 counts it; else all of it is excess
+	linkID nhi.LinkID // to name the level by; not kept in leases
+}
+
+func (c *counterRef) appendKey(b []byte, meter string) []byte {
+	kind := byte(levelAccount)
+	if c.link {
+		kind = levelLink
+	}
+	b = append(append(b, kind), c.id[:]...)
+	b = append(append(b, meter...), 0, byte(c.inst.Period))
+	return appendTime(b, c.inst.Start)
+}
+
+// counter is the state of one counter while a decision is made.
+type counter struct {
+	counterRef
+	meter      string
+	limit      uint64
+	mode       Mode // in force at the stamp
+	thresholds []uint16
+
+	charged, open, excess uint64
+	notified              uint64 // the highest threshold that was noticed, percent
+	dirty                 bool
+}
+
+// used is what was spent, inside the limit and beyond it.
+func (c *counter) used() uint64 { return addSat(c.charged, c.excess) }
+
+// room is what the limit leaves: limit − charged − open − excess, never below zero.
+func (c *counter) room() uint64 {
+	return subSat(c.limit, addSat(c.used(), c.open))
+}
+
+func (c *counter) row() []byte {
+	b := append(make([]byte, 0, 24), rowVersion)
+	b = binary.AppendUvarint(b, c.charged)
+	b = binary.AppendUvarint(b, c.open)
+	b = binary.AppendUvarint(b, c.excess)
+	return binary.AppendUvarint(b, c.notified)
+}
+
+func (c *counter) read(key, value []byte) {
+	r := readRow(value)
+	c.charged, c.open, c.excess, c.notified = r.uint(), r.uint(), r.uint(), r.uint()
+	r.end(TableCounter, key)
+}
+
+// charges is the working state of one decision: the counters it has loaded, by which later steps of the same decision see
+// earlier ones, and the writes it will return.
+type charges struct {
+	m        *Meter
+	v        ledger.View
+	at       int64
+	loc      *time.Location        // the tenant's, nil until asked for
+	path     []nhi.ID              // account first, root last
+	budgets  []registry.LinkBudget // of the chain, root first
+	counters []counter             // every one loaded, each once
+	key      []byte                // scratch
+	pathBuf  [MaxDepth]nhi.ID
+	quotaBuf [5]Quota
+}
+
+// open finds the levels that a spend at account under chain, which may be nil, is charged to.
+func (c *charges) open(account nhi.ID, chain *registry.Chain) *Refusal {
+	if account.IsZero() {
+		return refusal(verify.OutcomeInvalid, "the event names no account")
+	}
+	path, ok := Path(c.v, account, c.pathBuf[:0])
+	if !ok {
+		return refusal(verify.OutcomeNotFound, "the account does not exist")
+	}
+	c.path = path
+	if chain != nil {
+		c.budgets = chain.Budgets
+	}
+	return nil
+}
+
+// instance returns the instance of a period that the decision's stamp lies in.
+func (c *charges) instance(p Period, anchor int) (Instance, *Refusal) {
+	if p != Total && c.loc == nil {
+		loc, ok := c.m.location(c.v)
+		if !ok {
+			return Instance{}, refusal(verify.OutcomeNotFound, "the system log has no rules for the tenant's time zone")
+		}
+		c.loc = loc
+	}
+	return InstanceAt(p, anchor, c.loc, c.at), nil
+}
+
+// list loads the counters a spend of meter is charged to: for every level from the account up to the root, then for every
+// link from the root of the chain down, the current instance of each quota. It appends their positions in c.counters to dst.
+func (c *charges) list(meter string, dst []int) ([]int, *Refusal) {
+	for _, id := range c.path {
+		c.key = append(append(c.key[:0], id[:]...), meter...)
+		value, ok := c.v.Get(TableQuota, c.key)
+		if !ok {
+			continue
+		}
+		for _, q := range readQuotas(c.quotaBuf[:0], c.key, value) {
+			inst, r := c.instance(q.Period, q.Anchor)
+			if r != nil {
+				return nil, r
+			}
+			mode := q.modeAt(c.at)
+			dst = append(dst, c.load(counter{
+				counterRef: counterRef{id: id, inst: inst, holds: mode == Block},
+				meter:      meter, limit: q.Limit, mode: mode, thresholds: q.Thresholds,
+			}))
+		}
+	}
+	for i := range c.budgets {
+		for _, b := range c.budgets[i].Budgets {
+			if b.Meter != meter {
+				continue
+			}
+			inst, r := c.instance(Period(b.Window), 1)
+			if r != nil {
+				return nil, r
+			}
+			dst = append(dst, c.load(counter{
+				counterRef: counterRef{link: true, id: c.budgets[i].Counter, linkID: c.budgets[i].Link, inst: inst, holds: true},
+				meter:      meter, limit: b.Limit, mode: Block,
+			}))
+		}
+	}
+	if len(dst) > MaxCounters {
+		return nil, refusal(verify.OutcomeLimit, "more quotas stand above this account than one spend may touch")
+	}
+	return dst, nil
+}
+
+// load returns the position of a counter, reading its row if it was not loaded yet.
+func (c *charges) load(n counter) int {
+	for i := range c.counters {
+		o := &c.counters[i]
+		if o.id == n.id && o.link == n.link && o.inst == n.inst && o.meter == n.meter {
+			return i
+		}
+	}
+	c.key = n.appendKey(c.key[:0], n.meter)
+	if value, ok := c.v.Get(TableCounter, c.key); ok {
+		n.read(c.key, value)
+	}
+	c.counters = append(c.counters, n)
+	return len(c.counters) - 1
+}
+
+// tightest returns the blocking counter of list with the least room; of equals the one nearest to the account.
+func (c *charges) tightest(list []int) (*counter, uint64) {
+	var t *counter
+	room := uint64(math.MaxUint64)
+	for _, i := range list {
+		if n := &c.counters[i]; n.holds && (t == nil || n.room() < room) {
+			t, room = n, n.room()
+		}
+	}
+	return t, room
+}
+
+// exhausted describes the counter that refused a spend of want.
+func (c *counter) exhausted(want uint64) *Refusal {
+	r := &Refusal{
+		Outcome: verify.OutcomeQuotaExhausted, Account: c.id, Meter: c.meter, Limit: c.limit, Charged: c.charged, Open: c.open,
+		Excess: c.excess, Remaining: c.room(), Period: c.inst.Period, Want: want,
+	}
+	if c.inst.End != math.MaxInt64 {
+		r.ResetsAt = c.inst.End
+	}
+	if c.link {
+		r.Account, r.Link = nhi.ID{}, c.linkID
+		r.Hint = "ask the link's issuer for a link with a larger budget"
+		return r
+	}
+	r.Hint = "ask who administers the account for a higher limit (quota.set)"
+	if r.ResetsAt != 0 {
+		r.Hint += ", or wait until the period resets"
+	}
+	return r
+}
+
+// spend charges n directly to every counter of list, if all of them have room.
+func (c *charges) spend(list []int, n uint64) *Refusal {
+	if t, room := c.tightest(list); t != nil && n > room {
+		return t.exhausted(n)
+	}
+	for _, i := range list {
+		k := &c.counters[i]
+		if k.holds {
+			k.charged += n // ≤ limit
+		} else if !addTo(&k.excess, n) {
+			return overflow()
+		}
+		k.dirty = true
+	}
+	return nil
+}
+
+// notices returns the leaves of the thresholds that the spends of this decision have crossed, and remembers them.
+func (c *charges) notices() []ledger.SystemLeaf {
+	var leaves []ledger.SystemLeaf
+	for i := range c.counters {
+		k := &c.counters[i]
+		if !k.dirty {
+			continue
+		}
+		for _, t := range k.thresholds {
+			if uint64(t) <= k.notified || !reached(k.used(), k.limit, uint64(t)) {
+				continue
+			}
+			k.notified = uint64(t)
+			leaves = append(leaves, ledger.SystemLeaf{
+				Kind: KindThreshold, Account: k.id, CauseKind: verify.CauseEvent,
+				Body: canon.MustMarshal(Threshold{
+					Account: k.id, Meter: k.meter, Period: k.inst.Period, Start: k.inst.Start, Percent: t, Limit: k.limit, Used: k.used(),
+				}),
+			})
+		}
+	}
+	return leaves
+}
+
+// Threshold is the body of `system.quota.threshold`: within this instance of the period, usage has reached a percentage of
+// the limit. At most one such leaf for each instance and threshold.
+type Threshold struct {
+	Account nhi.ID `cbor:"1,keyasint"`
+	Meter   string `cbor:"2,keyasint"`
+	Period  Period `cbor:"3,keyasint"`
+	Start   int64  `cbor:"4,keyasint"` // of the period's instance, ns
+	Percent uint16 `cbor:"5,keyasint"`
+	Limit   uint64 `cbor:"6,keyasint"`
+	Used    uint64 `cbor:"7,keyasint"` // charged + excess
+}
+
+// writes appends the rows of all counters that have changed.
+func (c *charges) writes(dst []ledger.Write) []ledger.Write {
+	for i := range c.counters {
+		if k := &c.counters[i]; k.dirty {
+			key := k.appendKey(make([]byte, 0, 27+len(k.meter)), k.meter)
+			dst = append(dst, ledger.Write{Table: TableCounter, Key: key, Value: k.row()})
+		}
+	}
+	return dst
+}
+
+func overflow() *Refusal {
+	return refusal(verify.OutcomeOverflow, "a counter cannot count that far")
+}
+
+// reached says whether used is at least percent of limit, in exact integers.
+func reached(used, limit, percent uint64) bool {
+	uh, ul := bits.Mul64(used, 100)
+	lh, ll := bits.Mul64(limit, percent)
+	return uh > lh || uh == lh && ul >= ll
+}
+
+// addTo adds n to *to, and reports false, changing nothing, if the sum does not fit.
+func addTo(to *uint64, n uint64) bool {
+	sum, carry := bits.Add64(*to, n, 0)
+	if carry != 0 {
+		return false
+	}
+	*to = sum
+	return true
+}
+
+func addSat(a, b uint64) uint64 {
+	if sum, carry := bits.Add64(a, b, 0); carry == 0 {
+		return sum
+	}
+	return math.MaxUint64
+}
+
+func subSat(a, b uint64) uint64 {
+	if b > a {
+		return 0
+	}
+	return a - b
+}

@@ -1,0 +1,117 @@
+package meter
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/creto-systems/creto/ledger"
+	"github.com/creto-systems/creto/ledger/verify"
+	"github.com/creto-systems/creto/nhi"
+)
+
+// The kinds of events that the meter decides.
+const (
+	KindUsage    = "usage"
+	KindAccount  = "quota.account"
+	KindSet      = "quota.set"
+	KindReserve  = "quota.reserve"
+	KindSettle   = "quota.settle"
+	KindClose    = "quota.close"
+	KindWriteOff = "quota.writeoff"
+	KindZone     = "admin.tz"
+)
+
+// The kinds of system leaves that the meter brings about.
+const (
+	KindThreshold    = "system.quota.threshold" // body Threshold
+	KindLeaseExpired = "system.lease.expired"   // body LeaseExpiry
+)
+
+const (
+	handlerName = "meter"
+	timerLease  = handlerName + ".lease" // Ref = lease id, 8 bytes
+)
+
+// Meter decides the meter's events. It holds nothing but a bounded cache of time-zone rules, so every Meter decides alike.
+// It is safe for concurrent use.
+type Meter struct {
+	zones zoneCache
+}
+
+var _ ledger.Handler = (*Meter)(nil)
+
+// New returns a Meter.
+func New() *Meter { return &Meter{} }
+
+// Kinds returns the kinds the meter handles, for the ledger's table.
+func (m *Meter) Kinds() []ledger.Kind {
+	check := func(decode func([]byte) error) func(*nhi.Event) error {
+		return func(ev *nhi.Event) error { return decode(ev.Body) }
+	}
+	return []ledger.Kind{
+		{Name: KindUsage, Class: ledger.Fact, Handler: m, Cedar: true, Nodes: true, Cites: citesLease, Check: check(func(b []byte) error {
+			var u UsageBody
+			return u.parse(b, false)
+		})},
+		{Name: KindReserve, Class: ledger.Ask, Handler: m, Cedar: true, Nodes: true, Check: check(checkBody(DecodeReserveBody))},
+		{Name: KindSettle, Class: ledger.Fact, Handler: m, Nodes: true, Cites: citesLease, Check: check(checkBody(DecodeSettleBody))},
+		{Name: KindClose, Class: ledger.Fact, Handler: m, Nodes: true, InApply: true, Cites: citesLease, Check: check(checkBody(DecodeCloseBody))},
+		{Name: KindWriteOff, Class: ledger.Ask, Handler: m, Cedar: true, InApply: true, Check: check(checkBody(DecodeCloseBody))},
+		{Name: KindAccount, Class: ledger.Ask, Handler: m, Cedar: true, InApply: true, Check: check(checkBody(DecodeAccountBody))},
+		{Name: KindSet, Class: ledger.Ask, Handler: m, Cedar: true, InApply: true, Check: check(checkBody(DecodeQuotaBody))},
+		{Name: KindZone, Class: ledger.Ask, Handler: m, InApply: true, System: true, Check: check(checkBody(DecodeZoneBody))},
+	}
+}
+
+func checkBody[T any](decode func([]byte) (*T, error)) func([]byte) error {
+	return func(b []byte) error {
+		_, err := decode(b)
+		return err
+	}
+}
+
+// Name is the part of the meter's timer names before the dot.
+func (m *Meter) Name() string { return handlerName }
+
+// Tables are those the meter's decisions write.
+func (m *Meter) Tables() []ledger.Table { return Tables() }
+
+// Decide decides about an event of one of the meter's kinds.
+func (m *Meter) Decide(v ledger.View, ev *ledger.Event, at ledger.Stamp) ledger.Decision {
+	switch ev.Kind {
+	case KindUsage:
+		return m.decideUsage(v, ev, at)
+	case KindReserve:
+		return m.decideReserve(v, ev, at)
+	case KindSettle:
+		return m.decideSettle(v, ev, at)
+	case KindClose, KindWriteOff:
+		return m.decideClose(v, ev, at)
+	case KindAccount:
+		return m.decideAccount(v, ev)
+	case KindSet:
+		return m.decideQuota(v, ev)
+	case KindZone:
+		return m.decideZone(v, ev)
+	}
+	return refuse(verify.OutcomeUnsupported, fmt.Sprintf("the meter has no kind %q", ev.Kind))
+}
+
+// Expire marks a lease whose time is over. Nothing returns to a counter: what the holder spent is not known yet, and only a
+// signed statement says it.
+func (m *Meter) Expire(v ledger.View, t ledger.Timer, _ ledger.Stamp) ledger.Decision {
+	if t.Name != timerLease || len(t.Ref) != 8 {
+		return ledger.Decision{}
+	}
+	return expireLease(v, binary.BigEndian.Uint64(t.Ref))
+}
+
+// refuseAtQuality holds an ask that will be billed against the quality of its stamp: a strict tenant has it refused while
+// consensus time is carried over from an earlier term or stale.
+func refuseAtQuality(v ledger.View, at ledger.Stamp) *Refusal {
+	q := at.Quality.Code
+	if (q == verify.QualityCarried || q == verify.QualityStale) && v.Tenant().Strict {
+		return refusal(verify.OutcomeTimeQuality, "consensus time is not certified at the moment: try again with a new id")
+	}
+	return nil
+}

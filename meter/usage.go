@@ -1,0 +1,233 @@
+package meter
+
+import (
+	"encoding/binary"
+	"time"
+
+	"github.com/creto-systems/creto/ledger"
+	"github.com/creto-systems/creto/ledger/verify"
+	"github.com/creto-systems/creto/nhi"
+	"github.com/creto-systems/creto/nhi/canon"
+	"github.com/creto-systems/creto/nhi/registry"
+)
+
+// MaxCellMeters is how many different meters one agent may use in one hour at one account under one link.
+const MaxCellMeters = 64
+
+// UsageDetail is the detail of accepted usage that a quota under observation would have refused.
+type UsageDetail struct {
+	WouldDeny []Refusal `cbor:"1,keyasint"` // at most maxWouldDeny, nearest level first
+}
+
+const maxWouldDeny = 4
+
+func (m *Meter) decideUsage(v ledger.View, ev *ledger.Event, at ledger.Stamp) ledger.Decision {
+	var b UsageBody
+	if err := b.parse(ev.Body, false); err != nil {
+		return refuse(verify.OutcomeInvalid, err.Error())
+	}
+	if b.Lease != 0 {
+		q := b.Quantities[0]
+		return m.settle(v, ev, at, settlement{lease: b.Lease, meter: q.Meter, amount: q.N, from: b.From, to: b.To})
+	}
+	if r := refuseAtQuality(v, at); r != nil {
+		return r.Decision()
+	}
+	c := charges{m: m, v: v, at: at.Time}
+	if r := c.open(ev.Account, ev.Chain); r != nil {
+		return r.Decision()
+	}
+	if r := c.checkCaps(ev, b.Quantities); r != nil {
+		return r.Decision()
+	}
+	var (
+		listBuf  [MaxCounters]int
+		observed []Refusal
+	)
+	for _, q := range b.Quantities {
+		list, r := c.list(q.Meter, listBuf[:0])
+		if r != nil {
+			return r.Decision()
+		}
+		observed = c.wouldDeny(observed, list, q.N)
+		if r := c.spend(list, q.N); r != nil {
+			return r.Decision()
+		}
+	}
+	d := ledger.Decision{Quantities: b.Quantities, Leaves: c.notices()}
+	d.Writes = c.writes(make([]ledger.Write, 0, len(c.counters)+len(c.path)))
+	var r *Refusal
+	if d.Writes, r = c.count(d.Writes, ev.Account, ev.Agent, ev.Link, b.Quantities); r != nil {
+		return r.Decision()
+	}
+	if len(observed) > 0 {
+		d.Detail = canon.MustMarshal(UsageDetail{WouldDeny: observed})
+	}
+	return d
+}
+
+// wouldDeny appends what the quotas under observation have to say about a spend.
+func (c *charges) wouldDeny(dst []Refusal, list []int, n uint64) []Refusal {
+	for _, i := range list {
+		if k := &c.counters[i]; k.mode == Observe && n > k.room() && len(dst) < maxWouldDeny {
+			r := *k.exhausted(n)
+			r.Hint = "would_deny: the quota is under observation"
+			dst = append(dst, r)
+		}
+	}
+	return dst
+}
+
+// checkCaps holds what one request uses against the caps of the chain's scopes (delegation rule 7). The ledger has checked
+// the chain without amounts, which only the meter knows.
+func (c *charges) checkCaps(ev *ledger.Event, qs []verify.Quantity) *Refusal {
+	if !hasCaps(ev.Chain) {
+		return nil
+	}
+	req := registry.RequestOf(ev.Event, ev.Signer.ID, c.at, registry.Path(c.path))
+	req.Amounts = make([]registry.Amount, len(qs))
+	for i, q := range qs {
+		req.Amounts[i] = registry.Amount{Meter: q.Meter, N: q.N}
+	}
+	if err := ev.Chain.Allows(req); err != nil {
+		return refusal(verify.OutcomeUnauthorized, "the chain's caps allow less in one request")
+	}
+	return nil
+}
+
+func hasCaps(chain *registry.Chain) bool {
+	if chain == nil {
+		return false
+	}
+	for _, l := range chain.Links {
+		for i := range l.Scopes {
+			if len(l.Scopes[i].Caps) > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Usage is counted in cells: one for each level from the charged account up to the root, hour, charged account, agent and
+// link, holding every meter's sum and count. A query of any subtree over any window reads the cells of its root only.
+
+const cellKeySize = 16 + 8 + 16 + 16 + 32
+
+type cellKey struct {
+	level, account, agent nhi.ID
+	link                  nhi.LinkID
+	hour                  int64 // start, ns
+}
+
+func (k *cellKey) append(b []byte) []byte {
+	b = appendTime(append(b, k.level[:]...), k.hour)
+	b = append(append(b, k.account[:]...), k.agent[:]...)
+	return append(b, k.link[:]...)
+}
+
+func readCellKey(b []byte) (k cellKey) {
+	if len(b) != cellKeySize {
+		panic(&CorruptRowError{Table: TableUsage, Key: append([]byte(nil), b...)})
+	}
+	copy(k.level[:], b)
+	k.hour = readTime(b[16:])
+	copy(k.account[:], b[24:])
+	copy(k.agent[:], b[40:])
+	copy(k.link[:], b[56:])
+	return k
+}
+
+// count appends the writes that count quantities, ascending by meter, as used at account by agent under link.
+func (c *charges) count(dst []ledger.Write, account, agent nhi.ID, link nhi.LinkID, qs []verify.Quantity) ([]ledger.Write, *Refusal) {
+	hour := c.hour().Start
+	for _, level := range c.path {
+		k := cellKey{level: level, hour: hour, account: account, agent: agent, link: link}
+		key := k.append(make([]byte, 0, cellKeySize))
+		old, _ := c.v.Get(TableUsage, key)
+		value, r := addToCell(key, old, qs)
+		if r != nil {
+			return nil, r
+		}
+		dst = append(dst, ledger.Write{Table: TableUsage, Key: key, Value: value})
+	}
+	return dst, nil
+}
+
+// hour is the hour that usage is counted in: of the tenant's zone, or of UTC while the system log has no rules for it.
+func (c *charges) hour() Instance {
+	i, r := c.instance(Hour, 0)
+	if r != nil {
+		return InstanceAt(Hour, 0, time.UTC, c.at)
+	}
+	return i
+}
+
+// addToCell merges quantities into a cell's value: version, then meters in ascending order, each {length, name, sum,
+// count}. old may be nil.
+func addToCell(key, old []byte, qs []verify.Quantity) ([]byte, *Refusal) {
+	r := rowReader{}
+	if old != nil {
+		r = readRow(old)
+	}
+	out := append(make([]byte, 0, len(old)+8+24*len(qs)), rowVersion)
+	n := 0
+	emit := func(meter []byte, sum, count uint64) {
+		out = append(append(out, byte(len(meter))), meter...)
+		out = binary.AppendUvarint(binary.AppendUvarint(out, sum), count)
+		n++
+	}
+	var name []byte
+	var sum, count uint64
+	next := func() {
+		name = nil
+		if !r.bad && len(r.b) > 0 {
+			name = r.bytes(int(r.byte()))
+			sum, count = r.uint(), r.uint()
+		}
+	}
+	next()
+	for i := 0; i < len(qs); {
+		switch q := &qs[i]; {
+		case name != nil && string(name) < q.Meter:
+			emit(name, sum, count)
+			next()
+		case name != nil && string(name) == q.Meter:
+			if !addTo(&sum, q.N) {
+				return nil, refusal(verify.OutcomeOverflow, "usage of an hour cannot count that far")
+			}
+			emit(name, sum, count+1)
+			next()
+			i++
+		default:
+			out = append(append(out, byte(len(q.Meter))), q.Meter...)
+			out = binary.AppendUvarint(binary.AppendUvarint(out, q.N), 1)
+			n++
+			i++
+		}
+	}
+	for name != nil {
+		emit(name, sum, count)
+		next()
+	}
+	if old != nil {
+		r.end(TableUsage, key)
+	}
+	if n > MaxCellMeters {
+		return nil, refusal(verify.OutcomeLimit, "too many different meters in one hour")
+	}
+	return out, nil
+}
+
+// cellMeters calls fn for every meter of a cell.
+func cellMeters(key, value []byte, fn func(meter []byte, sum, count uint64)) {
+	r := readRow(value)
+	for !r.bad && len(r.b) > 0 {
+		name := r.bytes(int(r.byte()))
+		sum, count := r.uint(), r.uint()
+		if !r.bad {
+			fn(name, sum, count)
+		}
+	}
+	r.end(TableUsage, key)
+}
