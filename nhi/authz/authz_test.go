@@ -94,6 +94,17 @@ func TestDecide(t *testing.T) {
 			want: Decision{Outcome: Allow, Policies: []string{"p"}, Satisfied: []string{"pay-10k"}},
 		},
 		{
+			name: "a link demands oversight", hard: permit, soft: softPay, satisfied: []string{"link:cfo", "pay-10k"},
+			req: func() *Request {
+				r := pay(10001)
+				r.Chain.Oversight = []string{"legal", "cfo", "legal"}
+				return r
+			}(),
+			want: Decision{
+				Outcome: NeedsOversight, Chains: []string{"legal"}, Policies: []string{"link:legal"}, Satisfied: []string{"link:cfo", "pay-10k"},
+			},
+		},
+		{
 			name: "an approval never names a hard forbid away", hard: permit + `@id("f") forbid (principal, action, resource);`,
 			req: pay(1), satisfied: []string{"f"}, want: Decision{Policies: []string{"f"}},
 		},
@@ -409,6 +420,7 @@ func TestRequestRefused(t *testing.T) {
 		{"principal type", func(r *Request) { r.PrincipalType = "Robot" }},
 		{"resource type", func(r *Request) { r.ResourceType = "Group" }},
 		{"depth", func(r *Request) { r.Chain.Depth = -1 }},
+		{"oversight chain", func(r *Request) { r.Chain.Oversight = []string{"a b"} }},
 		{"purpose", func(r *Request) { r.Chain.Purpose = "\xff" }},
 		{"empty value", func(r *Request) { r.Context["x"] = Value{} }},
 		{"context key", func(r *Request) { r.Context["a b"] = Long(1) }},
@@ -467,6 +479,7 @@ func TestDecisionDigest(t *testing.T) {
 		"group":          func(r *Request) { r.Groups = nil },
 		"depth":          func(r *Request) { r.Chain.Depth = 1 },
 		"root human":     func(r *Request) { r.Chain.RootHuman = "" },
+		"link oversight": func(r *Request) { r.Chain.Oversight = []string{"cfo"} },
 		"bool":           func(r *Request) { r.Context["x"] = Bool(true) },
 		"string":         func(r *Request) { r.Context["x"] = String("1") },
 		"long":           func(r *Request) { r.Context["x"] = Long(1) },

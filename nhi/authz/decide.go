@@ -44,7 +44,7 @@ type Decision struct {
 	Outcome   Outcome
 	Chains    []string // NeedsOversight: the chains that must approve
 	Policies  []string // ids of the policies that determined the outcome
-	Satisfied []string // ids of the soft policies that matched and were satisfied by an approval
+	Satisfied []string // ids of the soft policies that matched but are satisfied by an approval
 	Errors    []string // ids of the policies whose evaluation erred: Deny
 	Invalid   string   // why the request could not be evaluated: Deny; not part of Digest
 	Epochs    Epochs
@@ -107,13 +107,19 @@ func (e *Engine) decide(req *Request, satisfied []string, guards []*Guard) Decis
 		return Decision{Outcome: Deny, Policies: sorted(soft.reasons), Errors: sorted(soft.errors)}
 	}
 	var left, met, chains []string
-	for _, id := range soft.reasons {
+	hold := func(id, chain string) {
 		if slices.Contains(satisfied, id) {
 			met = append(met, id)
-			continue
+			return
 		}
 		left = append(left, id)
-		chains = append(chains, e.chains[id])
+		chains = append(chains, chain)
+	}
+	for _, id := range soft.reasons {
+		hold(id, e.chains[id])
+	}
+	for _, chain := range req.Chain.Oversight {
+		hold(LinkPolicy(chain), chain)
 	}
 	if len(left) > 0 {
 		return Decision{Outcome: NeedsOversight, Chains: sorted(chains), Policies: sorted(left), Satisfied: sorted(met)}
@@ -195,6 +201,7 @@ func (r *Request) Digest() [32]byte {
 	b.uint(uint64(r.Chain.Depth))
 	b.string(r.Chain.RootHuman)
 	b.string(r.Chain.Purpose)
+	b.list(sorted(slices.Clone(r.Chain.Oversight)))
 	return sha256.Sum256(b)
 }
 

@@ -26,6 +26,9 @@ const (
 func principalTypes() []string { return []string{TypeAgent, TypeHuman, TypeService} }
 func resourceTypes() []string  { return []string{TypeAccount, TypeResource} }
 
+func isPrincipalType(s string) bool { return s == TypeAgent || s == TypeHuman || s == TypeService }
+func isResourceType(s string) bool  { return s == TypeAccount || s == TypeResource }
+
 // Reserved keys of the context. The first three are set from the verified
 // chain; a request that brings any of them is refused. KeyApproval is never
 // set: policies do not know about approvals.
@@ -55,7 +58,17 @@ type Chain struct {
 	Depth     int    // links below the root
 	RootHuman string // base32 id of the human at the root, empty if there is none
 	Purpose   string // label of the leaf link's purpose
+
+	// Oversight names the chains that the links demand for whatever is done
+	// under them (field 16 of a link forbids, field 17 asks). The request is
+	// held as by a soft policy with the id [LinkPolicy] of the chain.
+	Oversight []string
 }
+
+// LinkPolicy is the id under which a decision, and the approval that satisfies
+// it, name an oversight chain that a delegation link demands. No policy can
+// have such an id.
+func LinkPolicy(chain string) string { return "link:" + chain }
 
 // Request is one question. Ids are printable ASCII without spaces, at most
 // 256 bytes. Decide does not modify it.
@@ -115,10 +128,10 @@ func (r *Request) Validate() error {
 }
 
 func (r *Request) validate() error {
-	if !slices.Contains(principalTypes(), r.PrincipalType) {
+	if !isPrincipalType(r.PrincipalType) {
 		return fmt.Errorf("principal type %q", r.PrincipalType)
 	}
-	if !slices.Contains(resourceTypes(), r.ResourceType) {
+	if !isResourceType(r.ResourceType) {
 		return fmt.Errorf("resource type %q", r.ResourceType)
 	}
 	for _, f := range []struct{ name, id string }{
@@ -147,6 +160,14 @@ func (r *Request) validate() error {
 	if r.Chain.RootHuman != "" {
 		if err := checkID(r.Chain.RootHuman); err != nil {
 			return fmt.Errorf("root human %+q: %w", r.Chain.RootHuman, err)
+		}
+	}
+	if len(r.Chain.Oversight) > maxParents {
+		return fmt.Errorf("%d oversight chains, at most %d are allowed", len(r.Chain.Oversight), maxParents)
+	}
+	for _, c := range r.Chain.Oversight {
+		if !validName(c) {
+			return fmt.Errorf("oversight chain %+q is not a name", c)
 		}
 	}
 	if err := checkText(r.Chain.Purpose); err != nil {

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // connect makes one connection and sends one byte each way: in TLS 1.3 a
@@ -450,17 +452,15 @@ func TestRotator(t *testing.T) {
 		}
 		b := bundleOf(t, ca)
 		s := sourceOf(t, time.Now, svidOf(t, ca, node(1), start), b)
-		var calls []time.Duration
+		var calls []time.Duration // these two are Run's until it has returned
 		var failures []error
-		fail := 0
 		rotated := make(chan *SVID)
 		r := &Rotator{
 			Source: s,
 			Jitter: func() float64 { return 0.5 },
 			Issue: func(context.Context) (*SVID, *Bundle, error) {
 				calls = append(calls, time.Since(start))
-				if fail > 0 {
-					fail--
+				if n := len(calls); n > 1 && n <= 13 {
 					return nil, nil, errors.New("no issuer")
 				}
 				svid, err := ca.NewSVID(Order{Principal: node(1)}, time.Now())
@@ -472,40 +472,30 @@ func TestRotator(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- r.Run(ctx) }()
-
-		// Life is 24h1m from a minute ago; half of it less half of a tenth.
-		life := 24*time.Hour + time.Minute
-		due := life/2 - life/20 - time.Minute
-		got := <-rotated
-		if len(calls) != 1 || calls[0] != due {
-			t.Errorf("got calls at %v, want one at %v", calls, due)
-		}
-		if s.SVID() != got {
-			t.Error("the source has not the new SVID")
-		}
-
-		// The issuer is away: retries at growing distance, the SVID stays.
-		fail = 12
-		calls = nil
-		<-rotated
-		want := due + due
-		retry := time.Duration(0)
-		for i, at := range calls {
-			if at != want {
-				t.Errorf("call %d: got %v, want %v", i, at, want)
+		for range 2 {
+			if got := <-rotated; s.SVID() != got {
+				t.Error("the source has not the new SVID")
 			}
-			retry = min(max(2*retry, firstRetry), lastRetry)
-			want += retry
-		}
-		if len(calls) != 13 || len(failures) != 12 {
-			t.Errorf("got %d calls, %d failures, want 13 and 12", len(calls), len(failures))
-		}
-		if retry != lastRetry {
-			t.Errorf("got a last retry of %v, want %v", retry, lastRetry)
 		}
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v, want canceled", err)
+		}
+
+		// Life is 24h1m from a minute ago; renewal is due at half of it less
+		// half of a tenth. The second time the issuer is away: the distance of
+		// the attempts grows.
+		life := 24*time.Hour + time.Minute
+		due := life/2 - life/20 - time.Minute
+		want := []time.Duration{due, 2 * due}
+		for _, retry := range []time.Duration{1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300} {
+			want = append(want, want[len(want)-1]+retry*time.Second)
+		}
+		if diff := cmp.Diff(want, calls); diff != "" {
+			t.Errorf("calls (-want +got):\n%s", diff)
+		}
+		if len(failures) != 12 {
+			t.Errorf("got %d failures, want 12", len(failures))
 		}
 	})
 }
@@ -586,6 +576,28 @@ func FuzzParseCSR(f *testing.F) {
 	f.Fuzz(func(t *testing.T, der []byte) {
 		if pub, err := ParseCSR(der); err == nil && checkPublicKey(pub) != nil {
 			t.Fatalf("accepted a key of type %T", pub)
+		}
+	})
+}
+
+// FuzzURINames: the reader of the name extension never panics and returns
+// nothing that is not in its input.
+func FuzzURINames(f *testing.F) {
+	f.Add(san(f, node(1).String()).Value)
+	f.Add([]byte{0x30, 0x04, 0x86, 0x02, 'a', ':'})
+	f.Add([]byte{0x30, 0x80, 0x00, 0x00})
+	f.Fuzz(func(t *testing.T, value []byte) {
+		c := &x509.Certificate{Extensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: value}}}
+		names, err := uriNames(c)
+		if err != nil && names != nil {
+			t.Fatalf("got names %q with error %v", names, err)
+		}
+		total := 0
+		for _, n := range names {
+			total += len(n)
+		}
+		if total > len(value) {
+			t.Fatalf("got %d bytes of names out of %d", total, len(value))
 		}
 	})
 }
