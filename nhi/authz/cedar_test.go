@@ -169,7 +169,8 @@ func TestCedarIntegrationSuite(t *testing.T) {
 
 // Cedar's fuzz corpus, which its Go module ships: what the slice of a set
 // says equals what the whole set says and what the reference says. One file
-// in eight by default; CRETO_CEDAR_CORPUS=all runs the 7,750 requests.
+// in four by default; CRETO_CEDAR_CORPUS=all runs the 62,000 requests of all
+// 7,750.
 func TestIdentity29SlicingOracleCorpus(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/cedar-policy/cedar-go").Output()
 	if err != nil {
@@ -181,7 +182,7 @@ func TestIdentity29SlicingOracleCorpus(t *testing.T) {
 	}
 	defer f.Close()
 	files := untar(t, f)
-	every := 8
+	every := 4
 	if os.Getenv("CRETO_CEDAR_CORPUS") == "all" {
 		every = 1
 	}

@@ -29,8 +29,9 @@ type policy struct {
 
 // bucket holds positions in policySet.policies, in order.
 type bucket struct {
-	byResource map[types.EntityUID][]int32 // `resource ==` and `resource in`
-	any        []int32                     // every resource
+	byResource  map[types.EntityUID][]int32 // `resource ==` and `resource in`
+	byPrincipal map[types.EntityUID][]int32 // `principal ==` and every resource
+	any         []int32                     // neither
 }
 
 func newPolicySet(list []*cedar.Policy, id func(*cedar.Policy) string) *policySet {
@@ -75,7 +76,7 @@ func (s *policySet) add(n int32, id cedar.PolicyID, p *cedar.Policy) {
 	case ast.ScopeTypeInSet:
 		actions = sc.Entities
 	default:
-		s.any.add(n, resource)
+		s.any.add(n, entry.principal, resource)
 		return
 	}
 	for _, a := range actions {
@@ -84,19 +85,25 @@ func (s *policySet) add(n int32, id cedar.PolicyID, p *cedar.Policy) {
 			b = new(bucket)
 			s.byAction[a] = b
 		}
-		b.add(n, resource)
+		b.add(n, entry.principal, resource)
 	}
 }
 
-func (b *bucket) add(n int32, resource *types.EntityUID) {
-	if resource == nil {
+func (b *bucket) add(n int32, principal types.EntityUID, resource *types.EntityUID) {
+	switch {
+	case resource != nil:
+		if b.byResource == nil {
+			b.byResource = make(map[types.EntityUID][]int32)
+		}
+		b.byResource[*resource] = append(b.byResource[*resource], n)
+	case principal.Type != "":
+		if b.byPrincipal == nil {
+			b.byPrincipal = make(map[types.EntityUID][]int32)
+		}
+		b.byPrincipal[principal] = append(b.byPrincipal[principal], n)
+	default:
 		b.any = append(b.any, n)
-		return
 	}
-	if b.byResource == nil {
-		b.byResource = make(map[types.EntityUID][]int32)
-	}
-	b.byResource[*resource] = append(b.byResource[*resource], n)
 }
 
 // scope is what of a request the index looks at. actions and resources hold
@@ -141,6 +148,9 @@ func (s *policySet) candidates(sc scope) slice {
 
 func (s *policySet) collect(at []int32, b *bucket, sc scope) []int32 {
 	at = s.filter(at, b.any, sc)
+	if len(b.byPrincipal) > 0 {
+		at = s.filter(at, b.byPrincipal[sc.principal], sc)
+	}
 	if len(b.byResource) > 0 {
 		for _, r := range sc.resources {
 			at = s.filter(at, b.byResource[r], sc)
