@@ -89,6 +89,38 @@ func (c *SignerCache) Resolve(v View, at Position, key nhi.KeyID) (*Signer, erro
 	return s, nil
 }
 
+// SuiteCache finds least suites by the same rules as ChainCache, for every event
+// needs one.
+type SuiteCache struct{ classes *cache[[]activation] }
+
+// activation is a least suite from an index of the system log on.
+type activation struct {
+	from  uint64
+	suite nhi.Suite
+}
+
+// NewSuiteCache returns a cache with room for every class.
+func NewSuiteCache() *SuiteCache { return &SuiteCache{newCache[[]activation](256)} }
+
+// Least is MinSuite at a position in slot 0, whose Index is the next of the system
+// log.
+func (c *SuiteCache) Least(system View, at Position, class ObjectClass) nhi.Suite {
+	id := [32]byte{byte(class)}
+	all, ok := c.classes.get(at, id)
+	if !ok {
+		all = activations(system, class)
+		c.classes.put(at, id, all)
+	}
+	least := nhi.SuiteMLDSA65Ed25519
+	for _, a := range all {
+		if a.from > at.Index {
+			break
+		}
+		least = a.suite
+	}
+	return least
+}
+
 const cacheShards = 16
 
 // cache is a bounded map with second chance eviction, sharded by the first byte

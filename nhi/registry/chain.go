@@ -116,7 +116,8 @@ func (c *Chain) Live(at int64) error {
 //
 // What a holder may do about the chain itself needs no scope, because the links
 // decide it: pass it on or store a guard where Redelegate says so, revoke a link
-// it issued, rotate its own key. The deciders of those kinds check that.
+// it issued, rotate its own key, suspend or revoke itself. The deciders of those
+// kinds check that.
 func (c *Chain) Allows(r Request) error {
 	last := c.Links[len(c.Links)-1]
 	if r.Signer != last.Subject {
@@ -129,7 +130,7 @@ func (c *Chain) Allows(r Request) error {
 		return err
 	}
 	switch r.Action {
-	case KindRotate, KindRevokeLink:
+	case KindRotate, KindSuspend, KindRevoke, KindRevokeLink:
 		return nil
 	case KindRegisterLink, KindGuard:
 		if !last.Redelegate {

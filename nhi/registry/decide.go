@@ -402,8 +402,21 @@ func MinSuite(system View, class ObjectClass, systemIndex uint64) nhi.Suite {
 	return least
 }
 
+// activations returns every least suite of a class, past and waiting, ascending.
+func activations(system View, class ObjectClass) []activation {
+	var all []activation
+	system.Scan(TableMinSuite, []byte{byte(class)}, nil, false, func(key, value []byte) bool {
+		var r suiteRow
+		decodeRow(TableMinSuite, value, &r)
+		all = append(all, activation{versionOf(key), r.Suite})
+		return true
+	})
+	return all
+}
+
 // decideMinSuite raises the least suite of a class. It never falls, and what has
-// been activated or is waiting is not changed.
+// been activated or is waiting is not changed. So a class has at most as many
+// rows as there are suites.
 func decideMinSuite(env *Env, by By, raw []byte) Result {
 	b := new(MinSuiteBody)
 	if err := decode(raw, b); err != nil {
@@ -418,14 +431,13 @@ func decideMinSuite(env *Env, by By, raw []byte) Result {
 	if b.Activation <= env.Index {
 		return refused(refuse(CodeDowngrade))
 	}
-	low := false
-	latest(env.View, TableMinSuite, []byte{byte(b.Class)}, 1<<64-1, func(activation uint64, value []byte) {
-		var r suiteRow
-		decodeRow(TableMinSuite, value, &r)
-		low = activation >= b.Activation || r.Suite > b.Suite
-	})
-	if low {
-		return refused(refuse(CodeDowngrade))
+	if all := activations(env.View, b.Class); len(all) > 0 {
+		if last := all[len(all)-1]; last.from >= b.Activation || last.suite >= b.Suite {
+			return refused(refuse(CodeDowngrade))
+		}
 	}
-	return Result{Writes: []Write{set(TableMinSuite, versioned([]byte{byte(b.Class)}, b.Activation), suiteRow{Suite: b.Suite, Index: env.Index})}}
+	return Result{
+		Writes: []Write{set(TableMinSuite, versioned([]byte{byte(b.Class)}, b.Activation), suiteRow{Suite: b.Suite, Index: env.Index})},
+		Bump:   BumpEntities, // of slot 0: what SuiteCache knows is out of date
+	}
 }

@@ -328,10 +328,27 @@ func TestMinSuite(t *testing.T) {
 		{"later", w.byAdmin(w.admin), 50, OK},
 		{"before one that waits", w.byAdmin(w.admin), 49, CodeDowngrade},
 		{"in place of one that waits", w.byAdmin(w.admin), 50, CodeDowngrade},
-		{"after one that waits", w.byAdmin(w.admin), 51, OK},
+		{"the same after one that waits", w.byAdmin(w.admin), 51, CodeDowngrade},
 	} {
 		if got := decide(tt.by, ClassEvent, tt.activation); got != tt.want {
 			t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
+		}
+	}
+	cache := NewSuiteCache()
+	w.system.put(set(TableMinSuite, versioned([]byte{byte(ClassEvent)}, 60), suiteRow{Suite: 2}))
+	for _, index := range []uint64{0, 49, 50, 59, 60, 61, 59} {
+		want := nhi.Suite(1)
+		if index >= 60 {
+			want = 2
+		}
+		if got := MinSuite(w.system, ClassEvent, index); got != want {
+			t.Errorf("MinSuite at %d: got %d, want %d", index, got, want)
+		}
+		if got := cache.Least(w.system, Position{Index: index}, ClassEvent); got != want {
+			t.Errorf("SuiteCache at %d: got %d, want %d", index, got, want)
+		}
+		if got := cache.Least(w.system, Position{Index: index}, ClassPolicy); got != 1 {
+			t.Errorf("SuiteCache of another class at %d: got %d, want 1", index, got)
 		}
 	}
 	raw := canon.MustMarshal(MinSuiteBody{Class: ClassEvent, Suite: 9, Activation: 99})

@@ -14,8 +14,7 @@ import (
 func ResolveIdentity(v View, id nhi.ID, asOf uint64) (*Identity, error) {
 	var out *Identity
 	latest(v, TableIdentity, id[:], asOf, func(index uint64, value []byte) {
-		var r identityRow
-		decodeRow(TableIdentity, value, &r)
+		r := readIdentity(value)
 		out = &Identity{
 			ID: id, Type: r.Type, Status: r.Status, Role: r.Role, Key: r.Key, Registered: r.Registered,
 			Since: index, Reason: r.Reason, CompromisedSince: r.CompromisedSince,
@@ -34,8 +33,7 @@ func ResolveKey(v View, id nhi.KeyID, asOf uint64) (*Key, error) {
 	if !ok {
 		return nil, refuse(CodeUnknownKey)
 	}
-	var r keyRow
-	decodeRow(TableKey, b, &r)
+	r := readKey(b)
 	if r.From > asOf {
 		return nil, refuse(CodeUnknownKey)
 	}

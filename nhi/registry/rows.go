@@ -89,6 +89,88 @@ func decodeRow(table byte, b []byte, row any) {
 	}
 }
 
+// rowReader reads a row field by field, without reflection: identities and keys
+// are read for each member of a chain whenever an epoch has risen. The first
+// error stays; end panics with it.
+type rowReader struct {
+	r     canon.Reader
+	table byte
+	next  uint64 // key of the next field
+	err   error
+}
+
+func readRow(table byte, b []byte, fields int) rowReader {
+	d := rowReader{r: canon.NewReader(b), table: table, next: 1}
+	n, err := d.r.Map()
+	if err == nil && n != fields {
+		err = fmt.Errorf("%d fields, want %d", n, fields)
+	}
+	d.err = err
+	return d
+}
+
+func field[T any](d *rowReader, read func() (T, error)) (v T) {
+	if d.err != nil {
+		return v
+	}
+	k, err := d.r.Uint()
+	if err == nil && k != d.next {
+		err = fmt.Errorf("field %d, want %d", k, d.next)
+	}
+	d.next++
+	if err == nil {
+		v, err = read()
+	}
+	d.err = err
+	return v
+}
+
+func (d *rowReader) fixed(dst []byte) {
+	field(d, func() (struct{}, error) { return struct{}{}, d.r.Fixed(dst) })
+}
+
+func (d *rowReader) end() {
+	if d.err == nil {
+		d.err = d.r.End()
+	}
+	if d.err != nil {
+		panic(corrupt{d.table, d.err})
+	}
+}
+
+func readIdentity(b []byte) (r identityRow) {
+	d := readRow(TableIdentity, b, 7)
+	r.Type = Type(field(&d, d.r.Uint))
+	r.Status = Status(field(&d, d.r.Uint))
+	r.Role = Role(field(&d, d.r.Uint))
+	d.fixed(r.Key[:])
+	r.Registered = field(&d, d.r.Uint)
+	r.Reason = string(field(&d, d.r.Text))
+	r.CompromisedSince = field(&d, d.r.Int)
+	d.end()
+	return r
+}
+
+func readKey(b []byte) (r keyRow) {
+	d := readRow(TableKey, b, 5)
+	d.fixed(r.Owner[:])
+	r.Suite = nhi.Suite(field(&d, d.r.Uint))
+	r.Public = slices.Clone(field(&d, d.r.Bytes))
+	field(&d, func() (int, error) {
+		n, err := d.r.Array()
+		if err == nil && n != len(r.Components) {
+			err = fmt.Errorf("%d components", n)
+		}
+		for i := 0; i < len(r.Components) && err == nil; i++ {
+			err = d.r.Fixed(r.Components[i][:])
+		}
+		return n, err
+	})
+	r.From = field(&d, d.r.Uint)
+	d.end()
+	return r
+}
+
 func versioned(id []byte, index uint64) []byte {
 	return binary.BigEndian.AppendUint64(slices.Clip(id), index)
 }
