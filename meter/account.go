@@ -2,57 +2,18 @@ package meter
 
 import (
 	"encoding/binary"
-	"fmt"
 	"slices"
 
 	"github.com/creto-systems/creto/ledger"
 	"github.com/creto-systems/creto/ledger/verify"
+	"github.com/creto-systems/creto/meter/kind"
 	"github.com/creto-systems/creto/nhi"
-	"github.com/creto-systems/creto/nhi/canon"
 	"github.com/creto-systems/creto/nhi/registry"
 )
 
 // MaxDepth is how many accounts lie on a path from an account to the tenant's root, both included. With the at most eight
 // links of a chain that makes 24 levels.
 const MaxDepth = 16
-
-// MaxAccountType bounds the word that says what an account stands for.
-const MaxAccountType = 16
-
-// AccountBody is the body of `quota.account`: it creates an account below another one. Signed by the tenant's authority or
-// under a link that names the action `quota.account` on the parent; then the event's account is the parent. Names are
-// addenda.
-type AccountBody struct {
-	ID     nhi.ID `cbor:"1,keyasint"`
-	Parent nhi.ID `cbor:"2,keyasint"` // zero = the tenant's root account
-	Type   string `cbor:"3,keyasint"` // org, team, project, agent, run, …: [a-z0-9-]{1,16}
-}
-
-// Encode returns the canonical body.
-func (b AccountBody) Encode() ([]byte, error) { return canon.Marshal(b) }
-
-// DecodeAccountBody parses and checks the body of `quota.account`.
-func DecodeAccountBody(body []byte) (*AccountBody, error) {
-	var b AccountBody
-	if err := canon.Unmarshal(body, &b); err != nil {
-		return nil, fmt.Errorf("decode account: %w", err)
-	}
-	if b.ID.IsZero() {
-		return nil, invalid("id", "is zero")
-	}
-	if b.ID == b.Parent {
-		return nil, invalid("parent", "is the account itself")
-	}
-	if len(b.Type) == 0 || len(b.Type) > MaxAccountType {
-		return nil, invalid("type", "is empty or too long")
-	}
-	for i := range len(b.Type) {
-		if c := b.Type[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
-			return nil, invalid("type", "has a character outside a-z, 0-9 and -")
-		}
-	}
-	return &b, nil
-}
 
 // Account is a node of a tenant's account tree. The root has the tenant's id, exists without a row, and has no parent.
 type Account struct {
@@ -134,7 +95,7 @@ func (t Tree) IsDescendant(child, ancestor nhi.ID) bool {
 }
 
 func (m *Meter) decideAccount(v ledger.View, ev *ledger.Event) ledger.Decision {
-	b, err := DecodeAccountBody(ev.Body)
+	b, err := kind.DecodeAccountBody(ev.Body)
 	if err != nil {
 		return refuse(verify.OutcomeInvalid, err.Error())
 	}
@@ -142,7 +103,7 @@ func (m *Meter) decideAccount(v ledger.View, ev *ledger.Event) ledger.Decision {
 	if b.Parent.IsZero() {
 		b.Parent = root
 	}
-	if !mayAdminister(v, ev, KindAccount, b.Parent) {
+	if !mayAdminister(v, ev, kind.Account, b.Parent) {
 		return refuse(verify.OutcomeUnauthorized, "only the authority, or a link that names quota.account on the parent, creates accounts")
 	}
 	if _, taken := LookupAccount(v, b.ID); taken {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/creto-systems/creto/ledger"
 	"github.com/creto-systems/creto/ledger/verify"
+	"github.com/creto-systems/creto/meter/kind"
 	"github.com/creto-systems/creto/nhi"
 	"github.com/creto-systems/creto/nhi/canon"
 	"github.com/creto-systems/creto/nhi/registry"
@@ -40,7 +41,7 @@ type counter struct {
 	counterRef
 	meter      string
 	limit      uint64
-	mode       Mode // in force at the stamp
+	mode       kind.Mode // in force at the stamp
 	thresholds []uint16
 
 	charged, open, excess uint64
@@ -102,8 +103,8 @@ func (c *charges) open(account nhi.ID, chain *registry.Chain) *Refusal {
 }
 
 // instance returns the instance of a period that the decision's stamp lies in.
-func (c *charges) instance(p Period, anchor int) (Instance, *Refusal) {
-	if p != Total && c.loc == nil {
+func (c *charges) instance(p kind.Period, anchor int) (Instance, *Refusal) {
+	if p != kind.Total && c.loc == nil {
 		loc, ok := c.m.location(c.v)
 		if !ok {
 			return Instance{}, refusal(verify.OutcomeNotFound, "the system log has no rules for the tenant's time zone")
@@ -129,7 +130,7 @@ func (c *charges) list(meter string, dst []int) ([]int, *Refusal) {
 			}
 			mode := q.modeAt(c.at)
 			dst = append(dst, c.load(counter{
-				counterRef: counterRef{id: id, inst: inst, holds: mode == Block},
+				counterRef: counterRef{id: id, inst: inst, holds: mode == kind.Block},
 				meter:      meter, limit: q.Limit, mode: mode, thresholds: q.Thresholds,
 			}))
 		}
@@ -139,13 +140,13 @@ func (c *charges) list(meter string, dst []int) ([]int, *Refusal) {
 			if b.Meter != meter {
 				continue
 			}
-			inst, r := c.instance(Period(b.Window), 1)
+			inst, r := c.instance(kind.Period(b.Window), 1)
 			if r != nil {
 				return nil, r
 			}
 			dst = append(dst, c.load(counter{
 				counterRef: counterRef{link: true, id: c.budgets[i].Counter, linkID: c.budgets[i].Link, inst: inst, holds: true},
-				meter:      meter, limit: b.Limit, mode: Block,
+				meter:      meter, limit: b.Limit, mode: kind.Block,
 			}))
 		}
 	}
@@ -185,10 +186,10 @@ func (c *charges) tightest(list []int) (*counter, uint64) {
 
 // exhausted describes the counter that refused a spend of want.
 func (c *counter) exhausted(want uint64) *Refusal {
-	r := &Refusal{
-		Outcome: verify.OutcomeQuotaExhausted, Account: c.id, Meter: c.meter, Limit: c.limit, Charged: c.charged, Open: c.open,
+	r := &Refusal{Outcome: verify.OutcomeQuotaExhausted, Refusal: kind.Refusal{
+		Account: c.id, Meter: c.meter, Limit: c.limit, Charged: c.charged, Open: c.open,
 		Excess: c.excess, Remaining: c.room(), Period: c.inst.Period, Want: want,
-	}
+	}}
 	if c.inst.End != math.MaxInt64 {
 		r.ResetsAt = c.inst.End
 	}
@@ -235,26 +236,14 @@ func (c *charges) notices() []ledger.SystemLeaf {
 			}
 			k.notified = uint64(t)
 			leaves = append(leaves, ledger.SystemLeaf{
-				Kind: KindThreshold, Account: k.id, CauseKind: verify.CauseEvent,
-				Body: canon.MustMarshal(Threshold{
+				Kind: kind.ThresholdReached, Account: k.id, CauseKind: verify.CauseEvent,
+				Body: canon.MustMarshal(kind.Threshold{
 					Account: k.id, Meter: k.meter, Period: k.inst.Period, Start: k.inst.Start, Percent: t, Limit: k.limit, Used: k.used(),
 				}),
 			})
 		}
 	}
 	return leaves
-}
-
-// Threshold is the body of `system.quota.threshold`: within this instance of the period, usage has reached a percentage of
-// the limit. At most one such leaf for each instance and threshold.
-type Threshold struct {
-	Account nhi.ID `cbor:"1,keyasint"`
-	Meter   string `cbor:"2,keyasint"`
-	Period  Period `cbor:"3,keyasint"`
-	Start   int64  `cbor:"4,keyasint"` // of the period's instance, ns
-	Percent uint16 `cbor:"5,keyasint"`
-	Limit   uint64 `cbor:"6,keyasint"`
-	Used    uint64 `cbor:"7,keyasint"` // charged + excess
 }
 
 // writes appends the rows of all counters that have changed.

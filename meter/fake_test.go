@@ -10,6 +10,7 @@ import (
 
 	"github.com/creto-systems/creto/ledger"
 	"github.com/creto-systems/creto/ledger/verify"
+	"github.com/creto-systems/creto/meter/kind"
 	"github.com/creto-systems/creto/nhi"
 	"github.com/creto-systems/creto/nhi/registry"
 )
@@ -143,8 +144,8 @@ func under(c *registry.Chain) opt {
 	return func(ev *ledger.Event) { ev.Chain, ev.Link = c, c.ID() }
 }
 
-func event(kind string, account nhi.ID, body []byte, opts ...opt) *ledger.Event {
-	ev := &ledger.Event{Event: &nhi.Event{V: 1, Kind: kind, Tenant: tenantID, Account: account, Body: cbor.RawMessage(body)}}
+func event(name string, account nhi.ID, body []byte, opts ...opt) *ledger.Event {
+	ev := &ledger.Event{Event: &nhi.Event{V: 1, Kind: name, Tenant: tenantID, Account: account, Body: cbor.RawMessage(body)}}
 	by(agentA)(ev)
 	for _, o := range opts {
 		o(ev)
@@ -165,8 +166,8 @@ func (w *world) apply(d ledger.Decision, l leaf) {
 	w.t.Helper()
 	l.index, l.time = w.v.next, w.now
 	w.v.next++
-	if len(d.Detail) > maxDetail {
-		w.t.Fatalf("detail has %d bytes, want at most %d", len(d.Detail), maxDetail)
+	if len(d.Detail) > ledger.MaxDetail {
+		w.t.Fatalf("detail has %d bytes, want at most %d", len(d.Detail), ledger.MaxDetail)
 	}
 	if d.Outcome != verify.OutcomeAccepted {
 		return
@@ -239,7 +240,7 @@ func (w *world) want(d ledger.Decision, code verify.OutcomeCode) ledger.Decision
 	w.t.Helper()
 	if d.Outcome != code {
 		hint := ""
-		if r, err := DecodeRefusal(d.Detail); err == nil {
+		if r, err := kind.DecodeRefusal(d.Detail); err == nil {
 			hint = r.Hint
 		}
 		w.t.Fatalf("got outcome %v (%s), want %v", d.Outcome, hint, code)
@@ -254,40 +255,40 @@ func (w *world) ok(d ledger.Decision) ledger.Decision {
 
 func (w *world) account(id, parent nhi.ID, typ string) {
 	w.t.Helper()
-	body := must[[]byte](w.t)(AccountBody{ID: id, Parent: parent, Type: typ}.Encode())
-	w.ok(w.do(event(KindAccount, nhi.ID{}, body, byAuthority)))
+	body := must[[]byte](w.t)(kind.AccountBody{ID: id, Parent: parent, Type: typ}.Encode())
+	w.ok(w.do(event(kind.Account, nhi.ID{}, body, byAuthority)))
 }
 
-func (w *world) quota(q QuotaBody) {
+func (w *world) quota(q kind.QuotaBody) {
 	w.t.Helper()
-	w.ok(w.do(event(KindSet, nhi.ID{}, must[[]byte](w.t)(q.Encode()), byAuthority)))
+	w.ok(w.do(event(kind.Set, nhi.ID{}, must[[]byte](w.t)(q.Encode()), byAuthority)))
 }
 
 func (w *world) use(account nhi.ID, n uint64, opts ...opt) ledger.Decision {
 	w.t.Helper()
-	return w.do(event(KindUsage, account, must[[]byte](w.t)(UsageBody{Quantities: []verify.Quantity{{Meter: "tok", N: n}}}.Encode()), opts...))
+	return w.do(event(kind.Usage, account, must[[]byte](w.t)(kind.UsageBody{Quantities: []verify.Quantity{{Meter: "tok", N: n}}}.Encode()), opts...))
 }
 
-func (w *world) reserve(account nhi.ID, r ReserveBody, opts ...opt) ledger.Decision {
+func (w *world) reserve(account nhi.ID, r kind.ReserveBody, opts ...opt) ledger.Decision {
 	w.t.Helper()
 	r.Meter = "tok"
-	return w.do(event(KindReserve, account, must[[]byte](w.t)(r.Encode()), opts...))
+	return w.do(event(kind.Reserve, account, must[[]byte](w.t)(r.Encode()), opts...))
 }
 
-func (w *world) grant(account nhi.ID, want uint64, opts ...opt) *Grant {
+func (w *world) grant(account nhi.ID, want uint64, opts ...opt) *kind.Grant {
 	w.t.Helper()
-	d := w.ok(w.reserve(account, ReserveBody{Want: want}, opts...))
-	return must[*Grant](w.t)(DecodeGrant(d.Detail))
+	d := w.ok(w.reserve(account, kind.ReserveBody{Want: want}, opts...))
+	return must[*kind.Grant](w.t)(kind.DecodeGrant(d.Detail))
 }
 
 func (w *world) settle(lease, amount, from, to uint64, opts ...opt) ledger.Decision {
 	w.t.Helper()
-	return w.do(event(KindSettle, nhi.ID{}, must[[]byte](w.t)(SettleBody{Lease: lease, Amount: amount, From: from, To: to}.Encode()), opts...))
+	return w.do(event(kind.Settle, nhi.ID{}, must[[]byte](w.t)(kind.SettleBody{Lease: lease, Amount: amount, From: from, To: to}.Encode()), opts...))
 }
 
-func (w *world) close(kind string, lease, spent uint64, opts ...opt) ledger.Decision {
+func (w *world) close(name string, lease, spent uint64, opts ...opt) ledger.Decision {
 	w.t.Helper()
-	return w.do(event(kind, nhi.ID{}, must[[]byte](w.t)(CloseBody{Lease: lease, Spent: spent}.Encode()), opts...))
+	return w.do(event(name, nhi.ID{}, must[[]byte](w.t)(kind.CloseBody{Lease: lease, Spent: spent}.Encode()), opts...))
 }
 
 // counters returns {charged, open, excess} of every counter above account for the meter tok.
@@ -309,10 +310,10 @@ func (w *world) wantCounter(account nhi.ID, charged, open, excess uint64) {
 	w.t.Fatalf("account %s has no quota", account)
 }
 
-func (w *world) count(kind string) int {
+func (w *world) count(name string) int {
 	n := 0
 	for _, l := range w.leaves {
-		if l.kind == kind {
+		if l.kind == name {
 			n++
 		}
 	}

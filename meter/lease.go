@@ -2,21 +2,17 @@ package meter
 
 import (
 	"encoding/binary"
-	"time"
 
 	"github.com/creto-systems/creto/ledger"
 	"github.com/creto-systems/creto/ledger/verify"
+	"github.com/creto-systems/creto/meter/kind"
 	"github.com/creto-systems/creto/nhi"
 	"github.com/creto-systems/creto/nhi/canon"
 	"github.com/creto-systems/creto/nhi/registry"
 )
 
-// Bounds and defaults of leases.
-const (
-	DefaultLeaseTTL = 15 * time.Second
-	MaxLeaseTTL     = 24 * time.Hour
-	MaxReservations = 16 // leases of one event
-)
+// MaxReservations bounds the leases of one event.
+const MaxReservations = 16
 
 // leaseShift places the number of a lease within its event above the leaf's index, which is below 2^53: the first, and for
 // quota.reserve the only, lease of an event has the index of the event's leaf as its id.
@@ -112,7 +108,7 @@ func LookupLease(v ledger.View, id uint64) (*Lease, bool) {
 	for i := range l.charges {
 		flags := r.byte()
 		l.charges[i] = counterRef{link: flags&1 != 0, holds: flags&2 != 0}
-		l.charges[i].inst.Period, l.charges[i].id = Period(r.byte()), r.id()
+		l.charges[i].inst.Period, l.charges[i].id = kind.Period(r.byte()), r.id()
 		l.charges[i].inst.Start, l.charges[i].inst.End = r.int(), r.int()
 	}
 	r.end(TableLease, key)
@@ -134,15 +130,14 @@ func citesLease(v ledger.View, ev *ledger.Event) bool {
 
 func citedLease(ev *ledger.Event) (uint64, bool) {
 	switch ev.Kind {
-	case KindUsage:
-		var b UsageBody
-		err := b.parse(ev.Body, false)
+	case kind.Usage:
+		b, err := kind.ReadUsageBody(ev.Body)
 		return b.Lease, err == nil && b.Lease != 0
-	case KindSettle:
-		b, err := DecodeSettleBody(ev.Body)
+	case kind.Settle:
+		b, err := kind.DecodeSettleBody(ev.Body)
 		return b.Lease, err == nil
-	case KindClose:
-		b, err := DecodeCloseBody(ev.Body)
+	case kind.Close:
+		b, err := kind.DecodeCloseBody(ev.Body)
 		return b.Lease, err == nil
 	}
 	return 0, false
@@ -158,52 +153,15 @@ type Reservation struct {
 }
 
 func (r Reservation) check() error {
-	if err := CheckMeter(r.Meter); err != nil {
-		return err
-	}
-	switch {
-	case r.Want == 0 || r.Want > MaxAmount:
-		return invalid("want", "is zero or out of range")
-	case r.Min > r.Want:
-		return invalid("min", "is more than want")
-	case r.TTL < 0 || r.TTL > int64(MaxLeaseTTL):
-		return invalid("ttl", "is negative or longer than a day")
-	}
-	return nil
-}
-
-// Grant is a lease that was given: the detail of an accepted `quota.reserve`, canonical CBOR.
-type Grant struct {
-	Lease   uint64      `cbor:"1,keyasint"`
-	Granted uint64      `cbor:"2,keyasint"`
-	Expires int64       `cbor:"3,keyasint"`           // ns of consensus time: after it, do not spend
-	Period  *GrantedFor `cbor:"4,keyasint,omitempty"` // of the counters it was granted by, the instance that ends first
-}
-
-// GrantedFor is the period instance that a grant belongs to.
-type GrantedFor struct {
-	Period Period `cbor:"1,keyasint"`
-	Start  int64  `cbor:"2,keyasint"` // ns
-	End    int64  `cbor:"3,keyasint"` // ns; 2^63−1 = never
-}
-
-// Encode returns the detail.
-func (g *Grant) Encode() []byte { return canon.MustMarshal(g) }
-
-// DecodeGrant parses the detail of an accepted `quota.reserve`.
-func DecodeGrant(detail []byte) (*Grant, error) {
-	var g Grant
-	if err := canon.UnmarshalMax(detail, &g, maxDetail); err != nil {
-		return nil, err
-	}
-	return &g, nil
+	b := kind.ReserveBody{Meter: r.Meter, Want: r.Want, Min: r.Min, TTL: r.TTL}
+	return b.Check()
 }
 
 // Reserve grants one lease; see ReserveAll.
-func (m *Meter) Reserve(v ledger.View, at ledger.Stamp, chain *registry.Chain, holder nhi.ID, r Reservation) (Grant, []ledger.Write, []ledger.Timer, *Refusal) {
+func (m *Meter) Reserve(v ledger.View, at ledger.Stamp, chain *registry.Chain, holder nhi.ID, r Reservation) (kind.Grant, []ledger.Write, []ledger.Timer, *Refusal) {
 	gs, ws, ts, refused := m.ReserveAll(v, at, chain, holder, []Reservation{r})
 	if refused != nil {
-		return Grant{}, nil, nil, refused
+		return kind.Grant{}, nil, nil, refused
 	}
 	return gs[0], ws, ts, nil
 }
@@ -211,7 +169,7 @@ func (m *Meter) Reserve(v ledger.View, at ledger.Stamp, chain *registry.Chain, h
 // ReserveAll grants holder a lease for every reservation, or none at all. It is a pure function, made for handlers of other
 // domains: the caller's decision carries the writes and timers. Later reservations see earlier ones. chain is nil for a
 // holder who acts for itself. A lease expires at its ttl, or earlier at the end of the first period it was granted by.
-func (m *Meter) ReserveAll(v ledger.View, at ledger.Stamp, chain *registry.Chain, holder nhi.ID, rs []Reservation) ([]Grant, []ledger.Write, []ledger.Timer, *Refusal) {
+func (m *Meter) ReserveAll(v ledger.View, at ledger.Stamp, chain *registry.Chain, holder nhi.ID, rs []Reservation) ([]kind.Grant, []ledger.Write, []ledger.Timer, *Refusal) {
 	if len(rs) > MaxReservations {
 		return nil, nil, nil, refusal(verify.OutcomeLimit, "too many reservations in one event")
 	}
@@ -220,7 +178,7 @@ func (m *Meter) ReserveAll(v ledger.View, at ledger.Stamp, chain *registry.Chain
 	}
 	var (
 		c       = charges{m: m, v: v, at: at.Time}
-		grants  = make([]Grant, 0, len(rs))
+		grants  = make([]kind.Grant, 0, len(rs))
 		writes  = make([]ledger.Write, 0, 4*len(rs))
 		timers  = make([]ledger.Timer, 0, len(rs))
 		listBuf [MaxCounters]int
@@ -244,7 +202,7 @@ func (m *Meter) ReserveAll(v ledger.View, at ledger.Stamp, chain *registry.Chain
 		}
 		ttl := r.TTL
 		if ttl == 0 {
-			ttl = int64(DefaultLeaseTTL)
+			ttl = int64(kind.DefaultLeaseTTL)
 		}
 		l := Lease{
 			ID: v.NextIndex() | uint64(i)<<leaseShift, State: LeaseOpen, Holder: holder, Account: r.Account, Meter: r.Meter,
@@ -253,7 +211,7 @@ func (m *Meter) ReserveAll(v ledger.View, at ledger.Stamp, chain *registry.Chain
 		if chain != nil {
 			l.Link = chain.ID()
 		}
-		grant := Grant{Lease: l.ID, Granted: g}
+		grant := kind.Grant{Lease: l.ID, Granted: g}
 		for _, j := range list {
 			k := &c.counters[j]
 			if k.holds {
@@ -263,7 +221,7 @@ func (m *Meter) ReserveAll(v ledger.View, at ledger.Stamp, chain *registry.Chain
 			l.charges = append(l.charges, k.counterRef)
 			l.Expires = min(l.Expires, k.inst.End)
 			if p := grant.Period; p == nil || k.inst.End < p.End {
-				grant.Period = &GrantedFor{Period: k.inst.Period, Start: k.inst.Start, End: k.inst.End}
+				grant.Period = &kind.GrantedFor{Period: k.inst.Period, Start: k.inst.Start, End: k.inst.End}
 			}
 		}
 		grant.Expires = l.Expires
@@ -279,7 +237,7 @@ func (l *Lease) timer(cancel bool) ledger.Timer {
 }
 
 func (m *Meter) decideReserve(v ledger.View, ev *ledger.Event, at ledger.Stamp) ledger.Decision {
-	b, err := DecodeReserveBody(ev.Body)
+	b, err := kind.DecodeReserveBody(ev.Body)
 	if err != nil {
 		return refuse(verify.OutcomeInvalid, err.Error())
 	}
@@ -308,7 +266,7 @@ type settlement struct {
 }
 
 func (m *Meter) decideSettle(v ledger.View, ev *ledger.Event, at ledger.Stamp) ledger.Decision {
-	b, err := DecodeSettleBody(ev.Body)
+	b, err := kind.DecodeSettleBody(ev.Body)
 	if err != nil {
 		return refuse(verify.OutcomeInvalid, err.Error())
 	}
@@ -425,31 +383,14 @@ func (c *charges) finish(d ledger.Decision, l *Lease, qs []verify.Quantity) ledg
 	return d
 }
 
-// Closed is the detail of an accepted `quota.close` or `quota.writeoff`, canonical CBOR.
-type Closed struct {
-	Lease    uint64 `cbor:"1,keyasint"`
-	Settled  uint64 `cbor:"2,keyasint"` // spent within the grant
-	Returned uint64 `cbor:"3,keyasint"` // given back to every counter
-	Over     uint64 `cbor:"4,keyasint"` // spent beyond the grant
-}
-
-// DecodeClosed parses the detail of an accepted `quota.close` or `quota.writeoff`.
-func DecodeClosed(detail []byte) (*Closed, error) {
-	var c Closed
-	if err := canon.UnmarshalMax(detail, &c, maxDetail); err != nil {
-		return nil, err
-	}
-	return &c, nil
-}
-
 func (m *Meter) decideClose(v ledger.View, ev *ledger.Event, at ledger.Stamp) ledger.Decision {
-	b, err := DecodeCloseBody(ev.Body)
+	b, err := kind.DecodeCloseBody(ev.Body)
 	if err != nil {
 		return refuse(verify.OutcomeInvalid, err.Error())
 	}
 	state := LeaseClosed
 	var l *Lease
-	if ev.Kind == KindWriteOff {
+	if ev.Kind == kind.WriteOff {
 		state = LeaseWrittenOff
 		var ok bool
 		if l, ok = LookupLease(v, b.Lease); !ok {
@@ -491,7 +432,7 @@ func (m *Meter) decideClose(v ledger.View, ev *ledger.Event, at ledger.Stamp) le
 	if rest > 0 {
 		d.Quantities = []verify.Quantity{{Meter: l.Meter, N: rest}}
 	}
-	d.Detail = canon.MustMarshal(Closed{Lease: l.ID, Settled: l.Settled, Returned: returned, Over: l.Over})
+	d.Detail = canon.MustMarshal(kind.Closed{Lease: l.ID, Settled: l.Settled, Returned: returned, Over: l.Over})
 	return c.finish(d, l, d.Quantities)
 }
 
@@ -525,15 +466,6 @@ func mayWriteOff(v ledger.View, ev *ledger.Event, l *Lease) bool {
 	return len(l.charges) > 0
 }
 
-// LeaseExpiry is the body of `system.lease.expired`: the time to spend under a lease is over. What is not settled stays
-// open until a signed statement says what became of it.
-type LeaseExpiry struct {
-	Lease   uint64 `cbor:"1,keyasint"`
-	Granted uint64 `cbor:"2,keyasint"`
-	Settled uint64 `cbor:"3,keyasint"`
-	Burned  uint64 `cbor:"4,keyasint"` // granted − settled
-}
-
 func expireLease(v ledger.View, id uint64) ledger.Decision {
 	l, ok := LookupLease(v, id)
 	if !ok || l.State != LeaseOpen {
@@ -543,9 +475,9 @@ func expireLease(v ledger.View, id uint64) ledger.Decision {
 	return ledger.Decision{
 		Writes: []ledger.Write{{Table: TableLease, Key: leaseKey(id), Value: l.row()}},
 		Leaves: []ledger.SystemLeaf{{
-			Kind: KindLeaseExpired, Agent: l.Holder, Link: l.Link, Account: l.Account, CauseKind: verify.CauseTick, Ref: leaseKey(id),
+			Kind: kind.LeaseExpired, Agent: l.Holder, Link: l.Link, Account: l.Account, CauseKind: verify.CauseTick, Ref: leaseKey(id),
 			Lease: &verify.LeaseRef{ID: id, From: l.Next, To: l.Next},
-			Body:  canon.MustMarshal(LeaseExpiry{Lease: id, Granted: l.Granted, Settled: l.Settled, Burned: l.unsettled()}),
+			Body:  canon.MustMarshal(kind.LeaseExpiry{Lease: id, Granted: l.Granted, Settled: l.Settled, Burned: l.unsettled()}),
 		}},
 	}
 }

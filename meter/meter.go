@@ -6,25 +6,8 @@ import (
 
 	"github.com/creto-systems/creto/ledger"
 	"github.com/creto-systems/creto/ledger/verify"
+	"github.com/creto-systems/creto/meter/kind"
 	"github.com/creto-systems/creto/nhi"
-)
-
-// The kinds of events that the meter decides.
-const (
-	KindUsage    = "usage"
-	KindAccount  = "quota.account"
-	KindSet      = "quota.set"
-	KindReserve  = "quota.reserve"
-	KindSettle   = "quota.settle"
-	KindClose    = "quota.close"
-	KindWriteOff = "quota.writeoff"
-	KindZone     = "admin.tz"
-)
-
-// The kinds of system leaves that the meter brings about.
-const (
-	KindThreshold    = "system.quota.threshold" // body Threshold
-	KindLeaseExpired = "system.lease.expired"   // body LeaseExpiry
 )
 
 const (
@@ -49,17 +32,17 @@ func (m *Meter) Kinds() []ledger.Kind {
 		return func(ev *nhi.Event) error { return decode(ev.Body) }
 	}
 	return []ledger.Kind{
-		{Name: KindUsage, Class: ledger.Fact, Handler: m, Cedar: true, Nodes: true, Cites: citesLease, Check: check(func(b []byte) error {
-			var u UsageBody
-			return u.parse(b, false)
+		{Name: kind.Usage, Class: ledger.Fact, Handler: m, Cedar: true, Nodes: true, Cites: citesLease, Check: check(func(b []byte) error {
+			_, err := kind.ReadUsageBody(b)
+			return err
 		})},
-		{Name: KindReserve, Class: ledger.Ask, Handler: m, Cedar: true, Nodes: true, Check: check(checkBody(DecodeReserveBody))},
-		{Name: KindSettle, Class: ledger.Fact, Handler: m, Nodes: true, Cites: citesLease, Check: check(checkBody(DecodeSettleBody))},
-		{Name: KindClose, Class: ledger.Fact, Handler: m, Nodes: true, InApply: true, Cites: citesLease, Check: check(checkBody(DecodeCloseBody))},
-		{Name: KindWriteOff, Class: ledger.Ask, Handler: m, Cedar: true, InApply: true, Check: check(checkBody(DecodeCloseBody))},
-		{Name: KindAccount, Class: ledger.Ask, Handler: m, Cedar: true, InApply: true, Check: check(checkBody(DecodeAccountBody))},
-		{Name: KindSet, Class: ledger.Ask, Handler: m, Cedar: true, InApply: true, Check: check(checkBody(DecodeQuotaBody))},
-		{Name: KindZone, Class: ledger.Ask, Handler: m, InApply: true, System: true, Check: check(checkBody(DecodeZoneBody))},
+		{Name: kind.Reserve, Class: ledger.Ask, Handler: m, Cedar: true, Nodes: true, Check: check(checkBody(kind.DecodeReserveBody))},
+		{Name: kind.Settle, Class: ledger.Fact, Handler: m, Nodes: true, Cites: citesLease, Check: check(checkBody(kind.DecodeSettleBody))},
+		{Name: kind.Close, Class: ledger.Fact, Handler: m, Nodes: true, InApply: true, Cites: citesLease, Check: check(checkBody(kind.DecodeCloseBody))},
+		{Name: kind.WriteOff, Class: ledger.Ask, Handler: m, Cedar: true, InApply: true, Check: check(checkBody(kind.DecodeCloseBody))},
+		{Name: kind.Account, Class: ledger.Ask, Handler: m, Cedar: true, InApply: true, Check: check(checkBody(kind.DecodeAccountBody))},
+		{Name: kind.Set, Class: ledger.Ask, Handler: m, Cedar: true, InApply: true, Check: check(checkBody(kind.DecodeQuotaBody))},
+		{Name: kind.Zone, Class: ledger.Ask, Handler: m, InApply: true, System: true, Check: check(checkBody(kind.DecodeZoneBody))},
 	}
 }
 
@@ -79,19 +62,19 @@ func (m *Meter) Tables() []ledger.Table { return Tables() }
 // Decide decides about an event of one of the meter's kinds.
 func (m *Meter) Decide(v ledger.View, ev *ledger.Event, at ledger.Stamp) ledger.Decision {
 	switch ev.Kind {
-	case KindUsage:
+	case kind.Usage:
 		return m.decideUsage(v, ev, at)
-	case KindReserve:
+	case kind.Reserve:
 		return m.decideReserve(v, ev, at)
-	case KindSettle:
+	case kind.Settle:
 		return m.decideSettle(v, ev, at)
-	case KindClose, KindWriteOff:
+	case kind.Close, kind.WriteOff:
 		return m.decideClose(v, ev, at)
-	case KindAccount:
+	case kind.Account:
 		return m.decideAccount(v, ev)
-	case KindSet:
+	case kind.Set:
 		return m.decideQuota(v, ev)
-	case KindZone:
+	case kind.Zone:
 		return m.decideZone(v, ev)
 	}
 	return refuse(verify.OutcomeUnsupported, fmt.Sprintf("the meter has no kind %q", ev.Kind))

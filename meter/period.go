@@ -3,52 +3,20 @@ package meter
 import (
 	"math"
 	"time"
+
+	"github.com/creto-systems/creto/meter/kind"
 )
-
-// Period is the length of time a quota's limit holds for. The numbers stand in signed bodies and in rows.
-type Period uint8
-
-// The periods. All but Total follow the tenant's time zone.
-const (
-	Hour  Period = 1
-	Day   Period = 2
-	Week  Period = 3 // Monday to Monday
-	Month Period = 4 // from the anchor day to the next month's; a day the month lacks is its last one
-	Total Period = 5 // for ever
-)
-
-var periodNames = [...]string{Hour: "hour", Day: "day", Week: "week", Month: "month", Total: "total"}
-
-// String returns the name used in APIs.
-func (p Period) String() string {
-	if p.valid() {
-		return periodNames[p]
-	}
-	return "unknown"
-}
-
-// ParsePeriod is the inverse of String.
-func ParsePeriod(s string) (Period, bool) {
-	for p := Hour; p <= Total; p++ {
-		if periodNames[p] == s {
-			return p, true
-		}
-	}
-	return 0, false
-}
-
-func (p Period) valid() bool { return p >= Hour && p <= Total }
 
 // Instance is one occurrence of a period: the half-open interval [Start, End) of consensus time, Unix nanoseconds. Total
 // has the one instance [0, MaxInt64). (Period, Start) is its identity.
 type Instance struct {
-	Period Period
+	Period kind.Period
 	Start  int64
 	End    int64
 }
 
 func (i Instance) contains(at int64) bool {
-	return at >= i.Start && at < i.End || i.Period == Total
+	return at >= i.Start && at < i.End || i.Period == kind.Total
 }
 
 // InstanceAt returns the instance of p that at lies in. anchor is the first day of a month, 1 to 31 (0 means 1), and
@@ -57,22 +25,22 @@ func (i Instance) contains(at int64) bool {
 // A day begins at the first instant at which local clocks show its midnight or, where that is skipped, the first instant
 // after it; so instances follow one another without gap or overlap whatever a zone does to its clocks. An hour ends early
 // where the zone's offset changes within it.
-func InstanceAt(p Period, anchor int, loc *time.Location, at int64) Instance {
+func InstanceAt(p kind.Period, anchor int, loc *time.Location, at int64) Instance {
 	sec := floorDiv(at, int64(time.Second))
 	var lo, hi int64
 	switch p {
-	case Hour:
+	case kind.Hour:
 		lo, hi = hourAround(loc, sec)
-	case Day:
+	case kind.Day:
 		lo, hi = around(sec, floorDiv(localSecond(loc, sec), daySeconds), func(k int64) int64 {
 			return startOfDay(loc, k)
 		})
-	case Week:
+	case kind.Week:
 		// Day 0 of the Unix epoch was a Thursday: Monday, day -3, begins week 0.
 		lo, hi = around(sec, floorDiv(floorDiv(localSecond(loc, sec), daySeconds)+3, 7), func(k int64) int64 {
 			return startOfDay(loc, k*7-3)
 		})
-	case Month:
+	case kind.Month:
 		anchor = max(anchor, 1)
 		y, m, _ := time.Unix(localSecond(loc, sec), 0).UTC().Date()
 		lo, hi = around(sec, int64(y)*12+int64(m)-1, func(k int64) int64 {
@@ -81,7 +49,7 @@ func InstanceAt(p Period, anchor int, loc *time.Location, at int64) Instance {
 			return startOfDay(loc, floorDiv(time.Date(y, m, min(anchor, last), 0, 0, 0, 0, time.UTC).Unix(), daySeconds))
 		})
 	default:
-		return Instance{Period: Total, End: math.MaxInt64}
+		return Instance{Period: kind.Total, End: math.MaxInt64}
 	}
 	return Instance{Period: p, Start: nanos(lo), End: nanos(hi)}
 }

@@ -4,13 +4,16 @@ import (
 	"math"
 	"testing"
 	"time"
+	_ "time/tzdata"
+
+	"github.com/creto-systems/creto/meter/kind"
 )
 
 func zone(t testing.TB, name string) *time.Location {
 	t.Helper()
 	loc, err := time.LoadLocation(name)
 	if err != nil {
-		t.Skipf("no time zone database here: %v", err)
+		t.Fatal(err)
 	}
 	return loc
 }
@@ -19,41 +22,41 @@ func TestInstanceAt(t *testing.T) {
 	for _, c := range []struct {
 		name       string
 		zone       string
-		p          Period
+		p          kind.Period
 		anchor     int
 		at         string
 		start, end string
 		hours      float64
 	}{
-		{"hour", "UTC", Hour, 0, "2026-03-10T12:34:56Z", "2026-03-10T12:00:00Z", "2026-03-10T13:00:00Z", 1},
-		{"day", "UTC", Day, 0, "2026-03-10T12:34:56Z", "2026-03-10T00:00:00Z", "2026-03-11T00:00:00Z", 24},
-		{"start belongs to the day", "UTC", Day, 0, "2026-03-10T00:00:00Z", "2026-03-10T00:00:00Z", "2026-03-11T00:00:00Z", 24},
-		{"week begins on Monday", "UTC", Week, 0, "2026-03-10T12:00:00Z", "2026-03-09T00:00:00Z", "2026-03-16T00:00:00Z", 168},
-		{"Sunday ends the week", "UTC", Week, 0, "2026-03-15T23:59:59Z", "2026-03-09T00:00:00Z", "2026-03-16T00:00:00Z", 168},
-		{"month", "UTC", Month, 0, "2026-02-28T23:00:00Z", "2026-02-01T00:00:00Z", "2026-03-01T00:00:00Z", 672},
-		{"anchor before", "UTC", Month, 15, "2026-03-14T23:00:00Z", "2026-02-15T00:00:00Z", "2026-03-15T00:00:00Z", 672},
-		{"anchor after", "UTC", Month, 15, "2026-03-15T00:00:00Z", "2026-03-15T00:00:00Z", "2026-04-15T00:00:00Z", 744},
-		{"anchor over new year", "UTC", Month, 20, "2026-01-03T00:00:00Z", "2025-12-20T00:00:00Z", "2026-01-20T00:00:00Z", 744},
-		{"anchor 31 in February", "UTC", Month, 31, "2026-02-28T01:00:00Z", "2026-02-28T00:00:00Z", "2026-03-31T00:00:00Z", 744},
-		{"anchor 31 before the last of February", "UTC", Month, 31, "2026-02-27T23:00:00Z", "2026-01-31T00:00:00Z", "2026-02-28T00:00:00Z", 672},
-		{"anchor 30 in a leap year", "UTC", Month, 30, "2028-02-29T12:00:00Z", "2028-02-29T00:00:00Z", "2028-03-30T00:00:00Z", 720},
-		{"anchor 29 in April", "UTC", Month, 29, "2026-04-30T12:00:00Z", "2026-04-29T00:00:00Z", "2026-05-29T00:00:00Z", 720},
+		{"hour", "UTC", kind.Hour, 0, "2026-03-10T12:34:56Z", "2026-03-10T12:00:00Z", "2026-03-10T13:00:00Z", 1},
+		{"day", "UTC", kind.Day, 0, "2026-03-10T12:34:56Z", "2026-03-10T00:00:00Z", "2026-03-11T00:00:00Z", 24},
+		{"start belongs to the day", "UTC", kind.Day, 0, "2026-03-10T00:00:00Z", "2026-03-10T00:00:00Z", "2026-03-11T00:00:00Z", 24},
+		{"week begins on Monday", "UTC", kind.Week, 0, "2026-03-10T12:00:00Z", "2026-03-09T00:00:00Z", "2026-03-16T00:00:00Z", 168},
+		{"Sunday ends the week", "UTC", kind.Week, 0, "2026-03-15T23:59:59Z", "2026-03-09T00:00:00Z", "2026-03-16T00:00:00Z", 168},
+		{"month", "UTC", kind.Month, 0, "2026-02-28T23:00:00Z", "2026-02-01T00:00:00Z", "2026-03-01T00:00:00Z", 672},
+		{"anchor before", "UTC", kind.Month, 15, "2026-03-14T23:00:00Z", "2026-02-15T00:00:00Z", "2026-03-15T00:00:00Z", 672},
+		{"anchor after", "UTC", kind.Month, 15, "2026-03-15T00:00:00Z", "2026-03-15T00:00:00Z", "2026-04-15T00:00:00Z", 744},
+		{"anchor over new year", "UTC", kind.Month, 20, "2026-01-03T00:00:00Z", "2025-12-20T00:00:00Z", "2026-01-20T00:00:00Z", 744},
+		{"anchor 31 in February", "UTC", kind.Month, 31, "2026-02-28T01:00:00Z", "2026-02-28T00:00:00Z", "2026-03-31T00:00:00Z", 744},
+		{"anchor 31 before the last of February", "UTC", kind.Month, 31, "2026-02-27T23:00:00Z", "2026-01-31T00:00:00Z", "2026-02-28T00:00:00Z", 672},
+		{"anchor 30 in a leap year", "UTC", kind.Month, 30, "2028-02-29T12:00:00Z", "2028-02-29T00:00:00Z", "2028-03-30T00:00:00Z", 720},
+		{"anchor 29 in April", "UTC", kind.Month, 29, "2026-04-30T12:00:00Z", "2026-04-29T00:00:00Z", "2026-05-29T00:00:00Z", 720},
 
-		{"Berlin loses an hour", "Europe/Berlin", Day, 0, "2026-03-29T10:00:00Z", "2026-03-28T23:00:00Z", "2026-03-29T22:00:00Z", 23},
-		{"Berlin gains an hour", "Europe/Berlin", Day, 0, "2026-10-25T10:00:00Z", "2026-10-24T22:00:00Z", "2026-10-25T23:00:00Z", 25},
-		{"Berlin week over the change", "Europe/Berlin", Week, 0, "2026-10-25T22:59:59Z", "2026-10-18T22:00:00Z", "2026-10-25T23:00:00Z", 169},
-		{"Berlin month over the change", "Europe/Berlin", Month, 0, "2026-03-31T21:59:59Z", "2026-02-28T23:00:00Z", "2026-03-31T22:00:00Z", 743},
-		{"Berlin first of the double hour", "Europe/Berlin", Hour, 0, "2026-10-25T00:30:00Z", "2026-10-25T00:00:00Z", "2026-10-25T01:00:00Z", 1},
-		{"Berlin second of the double hour", "Europe/Berlin", Hour, 0, "2026-10-25T01:30:00Z", "2026-10-25T01:00:00Z", "2026-10-25T02:00:00Z", 1},
-		{"New York loses an hour", "America/New_York", Day, 0, "2026-03-08T12:00:00Z", "2026-03-08T05:00:00Z", "2026-03-09T04:00:00Z", 23},
-		{"New York gains an hour", "America/New_York", Day, 0, "2026-11-01T12:00:00Z", "2026-11-01T04:00:00Z", "2026-11-02T05:00:00Z", 25},
-		{"New York before midnight", "America/New_York", Day, 0, "2026-11-01T03:59:59Z", "2026-10-31T04:00:00Z", "2026-11-01T04:00:00Z", 24},
-		{"half-hour zone", "Asia/Kolkata", Hour, 0, "2026-03-10T12:34:56Z", "2026-03-10T12:30:00Z", "2026-03-10T13:30:00Z", 1},
-		{"midnight is skipped", "America/Sao_Paulo", Day, 0, "2018-11-04T12:00:00Z", "2018-11-04T03:00:00Z", "2018-11-05T02:00:00Z", 23},
-		{"the hour before midnight comes twice", "America/Sao_Paulo", Day, 0, "2018-02-18T02:30:00Z", "2018-02-17T02:00:00Z", "2018-02-18T03:00:00Z", 25},
-		{"midnight comes twice", "America/Havana", Day, 0, "2026-11-01T05:30:00Z", "2026-11-01T04:00:00Z", "2026-11-02T05:00:00Z", 25},
-		{"a day is skipped", "Pacific/Apia", Day, 0, "2011-12-30T10:00:00Z", "2011-12-30T10:00:00Z", "2011-12-31T10:00:00Z", 24},
-		{"offset changes by half an hour", "Australia/Lord_Howe", Hour, 0, "2026-04-04T15:10:00Z", "2026-04-04T15:00:00Z", "2026-04-04T15:30:00Z", 0.5},
+		{"Berlin loses an hour", "Europe/Berlin", kind.Day, 0, "2026-03-29T10:00:00Z", "2026-03-28T23:00:00Z", "2026-03-29T22:00:00Z", 23},
+		{"Berlin gains an hour", "Europe/Berlin", kind.Day, 0, "2026-10-25T10:00:00Z", "2026-10-24T22:00:00Z", "2026-10-25T23:00:00Z", 25},
+		{"Berlin week over the change", "Europe/Berlin", kind.Week, 0, "2026-10-25T22:59:59Z", "2026-10-18T22:00:00Z", "2026-10-25T23:00:00Z", 169},
+		{"Berlin month over the change", "Europe/Berlin", kind.Month, 0, "2026-03-31T21:59:59Z", "2026-02-28T23:00:00Z", "2026-03-31T22:00:00Z", 743},
+		{"Berlin first of the double hour", "Europe/Berlin", kind.Hour, 0, "2026-10-25T00:30:00Z", "2026-10-25T00:00:00Z", "2026-10-25T01:00:00Z", 1},
+		{"Berlin second of the double hour", "Europe/Berlin", kind.Hour, 0, "2026-10-25T01:30:00Z", "2026-10-25T01:00:00Z", "2026-10-25T02:00:00Z", 1},
+		{"New York loses an hour", "America/New_York", kind.Day, 0, "2026-03-08T12:00:00Z", "2026-03-08T05:00:00Z", "2026-03-09T04:00:00Z", 23},
+		{"New York gains an hour", "America/New_York", kind.Day, 0, "2026-11-01T12:00:00Z", "2026-11-01T04:00:00Z", "2026-11-02T05:00:00Z", 25},
+		{"New York before midnight", "America/New_York", kind.Day, 0, "2026-11-01T03:59:59Z", "2026-10-31T04:00:00Z", "2026-11-01T04:00:00Z", 24},
+		{"half-hour zone", "Asia/Kolkata", kind.Hour, 0, "2026-03-10T12:34:56Z", "2026-03-10T12:30:00Z", "2026-03-10T13:30:00Z", 1},
+		{"midnight is skipped", "America/Sao_Paulo", kind.Day, 0, "2018-11-04T12:00:00Z", "2018-11-04T03:00:00Z", "2018-11-05T02:00:00Z", 23},
+		{"the hour before midnight comes twice", "America/Sao_Paulo", kind.Day, 0, "2018-02-18T02:30:00Z", "2018-02-17T02:00:00Z", "2018-02-18T03:00:00Z", 25},
+		{"midnight comes twice", "America/Havana", kind.Day, 0, "2026-11-01T05:30:00Z", "2026-11-01T04:00:00Z", "2026-11-02T05:00:00Z", 25},
+		{"a day is skipped", "Pacific/Apia", kind.Day, 0, "2011-12-30T10:00:00Z", "2011-12-30T10:00:00Z", "2011-12-31T10:00:00Z", 24},
+		{"offset changes by half an hour", "Australia/Lord_Howe", kind.Hour, 0, "2026-04-04T15:10:00Z", "2026-04-04T15:00:00Z", "2026-04-04T15:30:00Z", 0.5},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			parse := func(s string) int64 {
@@ -80,9 +83,9 @@ func TestInstanceAt(t *testing.T) {
 }
 
 func TestInstanceTotal(t *testing.T) {
-	want := Instance{Period: Total, Start: 0, End: math.MaxInt64}
+	want := Instance{Period: kind.Total, Start: 0, End: math.MaxInt64}
 	for _, at := range []int64{0, 1, noon, math.MaxInt64} {
-		if got := InstanceAt(Total, 0, time.UTC, at); got != want {
+		if got := InstanceAt(kind.Total, 0, time.UTC, at); got != want {
 			t.Errorf("at %d: got %v, want %v", at, got, want)
 		}
 	}
@@ -98,7 +101,7 @@ func TestInstancesPartitionTime(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for p := Hour; p <= Month; p++ {
+			for p := kind.Hour; p <= kind.Month; p++ {
 				at := start.UnixNano()
 				end := start.AddDate(1, 1, 0).UnixNano()
 				last := InstanceAt(p, 31, loc, at)
@@ -121,7 +124,7 @@ func TestInstancesPartitionTime(t *testing.T) {
 
 func TestInstanceExtremes(t *testing.T) {
 	for _, loc := range []*time.Location{time.UTC, zone(t, "Europe/Berlin")} {
-		for p := Hour; p <= Total; p++ {
+		for p := kind.Hour; p <= kind.Total; p++ {
 			for _, at := range []int64{math.MinInt64, -1, 0, 1, math.MaxInt64} {
 				if i := InstanceAt(p, 31, loc, at); i.Start > i.End {
 					t.Errorf("%s at %d: got %v", p, at, i)

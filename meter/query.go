@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/creto-systems/creto/ledger"
+	"github.com/creto-systems/creto/meter/kind"
 	"github.com/creto-systems/creto/nhi"
 	"github.com/creto-systems/creto/nhi/registry"
 )
@@ -98,7 +99,7 @@ func (m *Meter) QueryQuota(v ledger.View, account nhi.ID, meter string, link nhi
 				continue
 			}
 			n := counter{counterRef: counterRef{link: true, id: lb.Counter, linkID: lb.Link}, meter: b.Meter, limit: b.Limit}
-			if err := add(n, Quota{Period: Period(b.Window), Mode: Block, Limit: b.Limit}); err != nil {
+			if err := add(n, Quota{Period: kind.Period(b.Window), Mode: kind.Block, Limit: b.Limit}); err != nil {
 				return nil, err
 			}
 		}
@@ -123,12 +124,12 @@ func quotasOf(v ledger.View, account nhi.ID, meter string, fn func(meter string,
 // UsageQuery asks for exact sums over a window of consensus time. Usage is counted by hour, so the window is widened to
 // whole hours of the tenant's zone; the rows say which.
 type UsageQuery struct {
-	Account  nhi.ID     // with its descendants; zero = the whole tenant
-	Meter    string     // empty = all
-	Agent    nhi.ID     // zero = all
-	Link     nhi.LinkID // what was used under this link or a link below it; zero = all
-	From, To int64      // ns, half-open
-	Window   Period     // rows per Hour or Day; 0 = one row for the whole window
+	Account  nhi.ID      // with its descendants; zero = the whole tenant
+	Meter    string      // empty = all
+	Agent    nhi.ID      // zero = all
+	Link     nhi.LinkID  // what was used under this link or a link below it; zero = all
+	From, To int64       // ns, half-open
+	Window   kind.Period // rows per Hour or Day; 0 = one row for the whole window
 
 	ByAccount, ByAgent, ByMeter, ByLink bool // what else rows are split by; ByMeter is implied unless Meter is given
 }
@@ -155,13 +156,13 @@ type Usage struct {
 // window (an agent, a link and an account for each hour), independent of how many events or leaves there are.
 func (m *Meter) QueryUsage(v ledger.View, q UsageQuery, now int64) (*Usage, error) {
 	if q.To <= q.From {
-		return nil, invalid("to", "is not after from")
+		return nil, &kind.InvalidError{Field: "to", Reason: "is not after from"}
 	}
-	if q.Window != 0 && q.Window != Hour && q.Window != Day {
-		return nil, invalid("window", "is neither hour nor day")
+	if q.Window != 0 && q.Window != kind.Hour && q.Window != kind.Day {
+		return nil, &kind.InvalidError{Field: "window", Reason: "is neither hour nor day"}
 	}
 	if q.Meter != "" {
-		if err := CheckMeter(q.Meter); err != nil {
+		if err := kind.CheckMeter(q.Meter); err != nil {
 			return nil, err
 		}
 	}
@@ -175,7 +176,7 @@ func (m *Meter) QueryUsage(v ledger.View, q UsageQuery, now int64) (*Usage, erro
 	if !ok {
 		loc = time.UTC // as in counting
 	}
-	first, last := InstanceAt(Hour, 0, loc, q.From), InstanceAt(Hour, 0, loc, q.To-1)
+	first, last := InstanceAt(kind.Hour, 0, loc, q.From), InstanceAt(kind.Hour, 0, loc, q.To-1)
 	res := &Usage{Exact: first.Start == q.From && (last.End == q.To || q.To > now)}
 	s := usageScan{v: v, q: &q, loc: loc, from: first.Start, to: last.End, sums: make(map[UsageRow]*usageSum)}
 	if err := s.run(); err != nil {

@@ -6,109 +6,14 @@ import (
 
 	"github.com/creto-systems/creto/ledger"
 	"github.com/creto-systems/creto/ledger/verify"
+	"github.com/creto-systems/creto/meter/kind"
 	"github.com/creto-systems/creto/nhi"
-	"github.com/creto-systems/creto/nhi/canon"
 )
-
-// Mode is what happens to a spend that a quota has no room for. The numbers stand in signed bodies and in rows.
-type Mode uint8
-
-// The modes. Only Block refuses; under the others a spend is counted as excess, outside invariant Q1.
-const (
-	Block   Mode = 1
-	Overage Mode = 2
-	Notify  Mode = 3
-	Observe Mode = 4 // would_deny is recorded in the event's detail; after its end date the mode is Block
-)
-
-var modeNames = [...]string{Block: "block", Overage: "overage", Notify: "notify", Observe: "observe"}
-
-// String returns the name used in APIs.
-func (m Mode) String() string {
-	if m.valid() {
-		return modeNames[m]
-	}
-	return "unknown"
-}
-
-// ParseMode is the inverse of String.
-func ParseMode(s string) (Mode, bool) {
-	for m := Block; m <= Observe; m++ {
-		if modeNames[m] == s {
-			return m, true
-		}
-	}
-	return 0, false
-}
-
-func (m Mode) valid() bool { return m >= Block && m <= Observe }
-
-// Bounds of a quota.
-const (
-	MaxThresholds = 8
-	MaxThreshold  = 1000 // percent
-	MaxAnchor     = 31   // a month without this day is cut at its last one
-)
-
-// QuotaBody is the body of `quota.set`: it sets, or sets anew, the quota of one meter at one account for one period.
-// Signed by the tenant's authority or under a link that names the action `quota.set` on the account. It counts what is
-// charged from its own leaf on; set anew, its counters go on. The anchor of an existing quota cannot change, since that
-// would cut its current period off.
-type QuotaBody struct {
-	Account    nhi.ID   `cbor:"1,keyasint"` // the tenant's id = its root account
-	Meter      string   `cbor:"2,keyasint"`
-	Period     Period   `cbor:"3,keyasint"`
-	Limit      uint64   `cbor:"4,keyasint"`
-	Mode       Mode     `cbor:"5,keyasint"`
-	Anchor     uint8    `cbor:"6,keyasint,omitempty"` // first day of a Month, 1 to 31; 0 = 1, and for every other period
-	Thresholds []uint16 `cbor:"7,keyasint,omitempty"` // percent of the limit, ascending: each makes one notice per period
-	Until      int64    `cbor:"8,keyasint,omitempty"` // ns, Observe only: from then on the mode is Block; 0 = no end
-}
-
-// Encode returns the canonical body.
-func (b QuotaBody) Encode() ([]byte, error) { return encode(b, b.check) }
-
-// DecodeQuotaBody parses and checks the body of `quota.set`.
-func DecodeQuotaBody(body []byte) (*QuotaBody, error) {
-	var b QuotaBody
-	return &b, decode(body, &b, b.check, "quota")
-}
-
-func (b *QuotaBody) check() error {
-	if b.Account.IsZero() {
-		return invalid("account", "is zero")
-	}
-	if err := CheckMeter(b.Meter); err != nil {
-		return err
-	}
-	switch {
-	case !b.Period.valid():
-		return invalid("period", "is unknown")
-	case b.Limit > MaxAmount:
-		return invalid("limit", "is out of range")
-	case !b.Mode.valid():
-		return invalid("mode", "is unknown")
-	case b.Anchor > MaxAnchor || b.Anchor != 0 && b.Period != Month:
-		return invalid("anchor", "is not a day of a monthly period")
-	case len(b.Thresholds) > MaxThresholds:
-		return invalid("thresholds", "are too many")
-	case b.Until < 0 || b.Until != 0 && b.Mode != Observe:
-		return invalid("until", "is not the end of an observe quota")
-	}
-	last := uint16(0)
-	for _, t := range b.Thresholds {
-		if t <= last || t > MaxThreshold {
-			return invalid("thresholds", "are not ascending percentages of 1 to 1000")
-		}
-		last = t
-	}
-	return nil
-}
 
 // Quota is a limit in force: on one meter, at one account, for one period.
 type Quota struct {
-	Period     Period
-	Mode       Mode
+	Period     kind.Period
+	Mode       kind.Mode
 	Anchor     int
 	Limit      uint64
 	Until      int64 // of Observe
@@ -118,9 +23,9 @@ type Quota struct {
 }
 
 // modeAt is the mode in force: Observe ends at its date.
-func (q *Quota) modeAt(at int64) Mode {
-	if q.Mode == Observe && q.Until != 0 && at >= q.Until {
-		return Block
+func (q *Quota) modeAt(at int64) kind.Mode {
+	if q.Mode == kind.Observe && q.Until != 0 && at >= q.Until {
+		return kind.Block
 	}
 	return q.Mode
 }
@@ -152,8 +57,8 @@ func quotaRow(qs []Quota) []byte {
 func readQuotas(dst []Quota, key, value []byte) []Quota {
 	r := readRow(value)
 	for range r.byte() {
-		q := Quota{Period: Period(r.byte()), Mode: Mode(r.byte()), Anchor: int(r.byte()), Limit: r.uint(), Until: r.int(), SetBy: r.id(), Set: r.uint()}
-		if n := int(r.byte()); n > 0 && n <= MaxThresholds {
+		q := Quota{Period: kind.Period(r.byte()), Mode: kind.Mode(r.byte()), Anchor: int(r.byte()), Limit: r.uint(), Until: r.int(), SetBy: r.id(), Set: r.uint()}
+		if n := int(r.byte()); n > 0 && n <= kind.MaxThresholds {
 			q.Thresholds = make([]uint16, n)
 			for i := range q.Thresholds {
 				q.Thresholds[i] = uint16(r.uint())
@@ -166,17 +71,17 @@ func readQuotas(dst []Quota, key, value []byte) []Quota {
 }
 
 func (m *Meter) decideQuota(v ledger.View, ev *ledger.Event) ledger.Decision {
-	b, err := DecodeQuotaBody(ev.Body)
+	b, err := kind.DecodeQuotaBody(ev.Body)
 	if err != nil {
 		return refuse(verify.OutcomeInvalid, err.Error())
 	}
-	if !mayAdminister(v, ev, KindSet, b.Account) {
+	if !mayAdminister(v, ev, kind.Set, b.Account) {
 		return refuse(verify.OutcomeUnauthorized, "only the authority, or a link that names quota.set on the account, sets quotas")
 	}
 	if _, ok := LookupAccount(v, b.Account); !ok {
 		return refuse(verify.OutcomeNotFound, "the account does not exist")
 	}
-	if b.Period != Total {
+	if b.Period != kind.Total {
 		if _, ok := m.location(v); !ok {
 			return refuse(verify.OutcomeNotFound, "the system log has no rules for the tenant's time zone: an admin sets them with admin.tz")
 		}
@@ -204,37 +109,10 @@ func (m *Meter) decideQuota(v ledger.View, ev *ledger.Event) ledger.Decision {
 	return ledger.Decision{Writes: []ledger.Write{{Table: TableQuota, Key: key, Value: quotaRow(qs)}}}
 }
 
-const maxDetail = 2 << 10 // bytes, as the ledger has it
-
-// Refusal is the detail of a refused event of the meter: canonical CBOR. For outcome quota_exhausted it names the counter
-// that had the least room; for any other outcome only Hint is there.
+// Refusal is a decision that refuses, with its detail.
 type Refusal struct {
-	Account   nhi.ID     `cbor:"1,keyasint,omitzero"` // the level that refused: this account, or
-	Meter     string     `cbor:"2,keyasint,omitempty"`
-	Limit     uint64     `cbor:"3,keyasint,omitempty"`
-	Charged   uint64     `cbor:"4,keyasint,omitempty"`
-	Open      uint64     `cbor:"5,keyasint,omitempty"`
-	Remaining uint64     `cbor:"6,keyasint,omitempty"`
-	ResetsAt  int64      `cbor:"7,keyasint,omitempty"` // ns of consensus time; 0 = never
-	Hint      string     `cbor:"8,keyasint"`           // how to get further
-	Excess    uint64     `cbor:"9,keyasint,omitempty"`
-	Period    Period     `cbor:"10,keyasint,omitempty"`
-	Link      nhi.LinkID `cbor:"11,keyasint,omitzero"` // the budget of this link
-	Want      uint64     `cbor:"12,keyasint,omitempty"`
-
-	Outcome verify.OutcomeCode `cbor:"-"`
-}
-
-// Encode returns the detail.
-func (r *Refusal) Encode() []byte { return canon.MustMarshal(r) }
-
-// DecodeRefusal parses the detail of a refused event of the meter.
-func DecodeRefusal(detail []byte) (*Refusal, error) {
-	var r Refusal
-	if err := canon.UnmarshalMax(detail, &r, maxDetail); err != nil {
-		return nil, err
-	}
-	return &r, nil
+	kind.Refusal
+	Outcome verify.OutcomeCode
 }
 
 // Decision returns the refusal as a decision.
@@ -244,7 +122,7 @@ func (r *Refusal) Decision() ledger.Decision {
 
 func refusal(code verify.OutcomeCode, hint string) *Refusal {
 	const maxHint = 512
-	return &Refusal{Outcome: code, Hint: toASCII(hint, maxHint)}
+	return &Refusal{Outcome: code, Refusal: kind.Refusal{Hint: toASCII(hint, maxHint)}}
 }
 
 func refuse(code verify.OutcomeCode, hint string) ledger.Decision {

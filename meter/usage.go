@@ -6,6 +6,7 @@ import (
 
 	"github.com/creto-systems/creto/ledger"
 	"github.com/creto-systems/creto/ledger/verify"
+	"github.com/creto-systems/creto/meter/kind"
 	"github.com/creto-systems/creto/nhi"
 	"github.com/creto-systems/creto/nhi/canon"
 	"github.com/creto-systems/creto/nhi/registry"
@@ -14,16 +15,9 @@ import (
 // MaxCellMeters is how many different meters one agent may use in one hour at one account under one link.
 const MaxCellMeters = 64
 
-// UsageDetail is the detail of accepted usage that a quota under observation would have refused.
-type UsageDetail struct {
-	WouldDeny []Refusal `cbor:"1,keyasint"` // at most maxWouldDeny, nearest level first
-}
-
-const maxWouldDeny = 4
-
 func (m *Meter) decideUsage(v ledger.View, ev *ledger.Event, at ledger.Stamp) ledger.Decision {
-	var b UsageBody
-	if err := b.parse(ev.Body, false); err != nil {
+	b, err := kind.ReadUsageBody(ev.Body)
+	if err != nil {
 		return refuse(verify.OutcomeInvalid, err.Error())
 	}
 	if b.Lease != 0 {
@@ -42,7 +36,7 @@ func (m *Meter) decideUsage(v ledger.View, ev *ledger.Event, at ledger.Stamp) le
 	}
 	var (
 		listBuf  [MaxCounters]int
-		observed []Refusal
+		observed []kind.Refusal
 	)
 	for _, q := range b.Quantities {
 		list, r := c.list(q.Meter, listBuf[:0])
@@ -61,16 +55,16 @@ func (m *Meter) decideUsage(v ledger.View, ev *ledger.Event, at ledger.Stamp) le
 		return r.Decision()
 	}
 	if len(observed) > 0 {
-		d.Detail = canon.MustMarshal(UsageDetail{WouldDeny: observed})
+		d.Detail = canon.MustMarshal(kind.UsageDetail{WouldDeny: observed})
 	}
 	return d
 }
 
 // wouldDeny appends what the quotas under observation have to say about a spend.
-func (c *charges) wouldDeny(dst []Refusal, list []int, n uint64) []Refusal {
+func (c *charges) wouldDeny(dst []kind.Refusal, list []int, n uint64) []kind.Refusal {
 	for _, i := range list {
-		if k := &c.counters[i]; k.mode == Observe && n > k.room() && len(dst) < maxWouldDeny {
-			r := *k.exhausted(n)
+		if k := &c.counters[i]; k.mode == kind.Observe && n > k.room() && len(dst) < kind.MaxWouldDeny {
+			r := k.exhausted(n).Refusal
 			r.Hint = "would_deny: the quota is under observation"
 			dst = append(dst, r)
 		}
@@ -156,9 +150,9 @@ func (c *charges) count(dst []ledger.Write, account, agent nhi.ID, link nhi.Link
 
 // hour is the hour that usage is counted in: of the tenant's zone, or of UTC while the system log has no rules for it.
 func (c *charges) hour() Instance {
-	i, r := c.instance(Hour, 0)
+	i, r := c.instance(kind.Hour, 0)
 	if r != nil {
-		return InstanceAt(Hour, 0, time.UTC, c.at)
+		return InstanceAt(kind.Hour, 0, time.UTC, c.at)
 	}
 	return i
 }

@@ -1,9 +1,10 @@
-package meter
+package kind
 
 import (
 	"fmt"
 	"math"
 	"sort"
+	"time"
 
 	"github.com/creto-systems/creto/ledger/verify"
 	"github.com/creto-systems/creto/nhi/canon"
@@ -16,6 +17,9 @@ const (
 	MaxDims       = 16                   // dimensions of one usage event
 	MaxDimSize    = 128                  // bytes of the name or the value of a dimension
 	MaxAmount     = math.MaxInt64        // of any one quantity or limit
+
+	DefaultLeaseTTL = 15 * time.Second
+	MaxLeaseTTL     = 24 * time.Hour
 )
 
 // InvalidError says which field of a body breaks its rules.
@@ -119,16 +123,22 @@ func DecodeUsageBody(body []byte) (*UsageBody, error) {
 		return nil, fmt.Errorf("decode usage: %w", err)
 	}
 	var b UsageBody
-	if err := b.parse(body, true); err != nil {
+	if err := b.read(body, true); err != nil {
 		return nil, fmt.Errorf("decode usage: %w", err)
 	}
 	return &b, nil
 }
 
-// parse reads a body that is known to be canonical CBOR, as every body of an event is: keys ascend and none comes twice.
-// It is the hot path of the meter. Quantities come out ascending by meter; dimensions are checked, and kept only on
-// request.
-func (b *UsageBody) parse(body []byte, keepDims bool) error {
+// ReadUsageBody reads a body that is known to be canonical CBOR, as that of every decoded event is: keys ascend and none
+// comes twice. It is the hot path of the meter. Quantities come out ascending by meter; dimensions are checked and not
+// kept.
+func ReadUsageBody(body []byte) (UsageBody, error) {
+	var b UsageBody
+	err := b.read(body, false)
+	return b, err
+}
+
+func (b *UsageBody) read(body []byte, keepDims bool) error {
 	r := canon.NewReader(body)
 	left, err := r.Map()
 	if err != nil {
@@ -242,16 +252,28 @@ type ReserveBody struct {
 }
 
 // Encode returns the canonical body.
-func (b ReserveBody) Encode() ([]byte, error) { return encode(b, b.check) }
+func (b ReserveBody) Encode() ([]byte, error) { return encode(b, b.Check) }
 
 // DecodeReserveBody parses and checks the body of `quota.reserve`.
 func DecodeReserveBody(body []byte) (*ReserveBody, error) {
 	var b ReserveBody
-	return &b, decode(body, &b, b.check, "reserve")
+	return &b, decode(body, &b, b.Check, "reserve")
 }
 
-func (b *ReserveBody) check() error {
-	return Reservation{Meter: b.Meter, Want: b.Want, Min: b.Min, TTL: b.TTL}.check()
+// Check refuses what is out of bounds.
+func (b *ReserveBody) Check() error {
+	if err := CheckMeter(b.Meter); err != nil {
+		return err
+	}
+	switch {
+	case b.Want == 0 || b.Want > MaxAmount:
+		return invalid("want", "is zero or out of range")
+	case b.Min > b.Want:
+		return invalid("min", "is more than want")
+	case b.TTL < 0 || b.TTL > int64(MaxLeaseTTL):
+		return invalid("ttl", "is negative or longer than a day")
+	}
+	return nil
 }
 
 // SettleBody is the body of `quota.settle`: what the spends [From, To) of a lease came to, together. `usage` with a lease
@@ -264,15 +286,16 @@ type SettleBody struct {
 }
 
 // Encode returns the canonical body.
-func (b SettleBody) Encode() ([]byte, error) { return encode(b, b.check) }
+func (b SettleBody) Encode() ([]byte, error) { return encode(b, b.Check) }
 
 // DecodeSettleBody parses and checks the body of `quota.settle`.
 func DecodeSettleBody(body []byte) (*SettleBody, error) {
 	var b SettleBody
-	return &b, decode(body, &b, b.check, "settle")
+	return &b, decode(body, &b, b.Check, "settle")
 }
 
-func (b *SettleBody) check() error {
+// Check refuses what is out of bounds.
+func (b *SettleBody) Check() error {
 	switch {
 	case b.Lease == 0:
 		return invalid("lease", "is zero")
@@ -292,15 +315,16 @@ type CloseBody struct {
 }
 
 // Encode returns the canonical body.
-func (b CloseBody) Encode() ([]byte, error) { return encode(b, b.check) }
+func (b CloseBody) Encode() ([]byte, error) { return encode(b, b.Check) }
 
 // DecodeCloseBody parses and checks the body of `quota.close` and `quota.writeoff`.
 func DecodeCloseBody(body []byte) (*CloseBody, error) {
 	var b CloseBody
-	return &b, decode(body, &b, b.check, "close")
+	return &b, decode(body, &b, b.Check, "close")
 }
 
-func (b *CloseBody) check() error {
+// Check refuses what is out of bounds.
+func (b *CloseBody) Check() error {
 	switch {
 	case b.Lease == 0:
 		return invalid("lease", "is zero")
