@@ -190,8 +190,8 @@ type Kind struct {
 	Cedar bool
 	// Oversight: a verdict that needs oversight goes to Decide instead of being refused (the request for that very approval).
 	Oversight bool
-	// System: only in slot 0.
-	System bool
+	// System: only in slot 0. Everywhere: in slot 0 as well as in tenants' logs. Neither: in tenants' logs only.
+	System, Everywhere bool
 	// Nodes: a node of the cluster may sign it in a tenant's log, with its key of slot 0.
 	Nodes bool
 	// Check is the cheap check of the body at the edge before consensus; Decide repeats it. nil = none.

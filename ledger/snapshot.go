@@ -1,0 +1,698 @@
+package ledger
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/creto-systems/creto/ledger/verify"
+	"github.com/creto-systems/creto/nhi"
+	"github.com/creto-systems/creto/nhi/canon"
+	"github.com/transparency-dev/merkle/compact"
+)
+
+// Snapshot is the ledger as it stood after one command. It is safe for concurrent use until Close, and must be closed: an
+// open one keeps the store from dropping what it shows.
+type Snapshot struct {
+	snap  *pebble.Snapshot
+	meta  meta
+	ident *identity // nil before genesis
+}
+
+// Read opens a snapshot at the last applied command. The error is ErrNoLedger before genesis.
+func (l *Log) Read() (*Snapshot, error) {
+	s := l.snapshot()
+	b, ok, err := s.row(metaKey())
+	switch {
+	case err != nil:
+	case !ok:
+		err = ErrNoLedger
+	default:
+		err = s.meta.decode(b)
+	}
+	if s.ident = l.ident.Load(); err == nil && (s.ident == nil || s.meta.slots == 0) {
+		err = ErrNoLedger
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (l *Log) snapshot() *Snapshot { return &Snapshot{snap: l.db.NewSnapshot()} }
+
+// Close releases the snapshot.
+func (s *Snapshot) Close() error {
+	if err := s.snap.Close(); err != nil {
+		return fmt.Errorf("close snapshot: %w", err)
+	}
+	return nil
+}
+
+func (s *Snapshot) release() { must(s.Close()) }
+
+// row returns a copy of a row.
+func (s *Snapshot) row(raw []byte) ([]byte, bool, error) {
+	v, closer, err := s.snap.Get(raw)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("read state store: %w", err)
+	}
+	v = bytes.Clone(v)
+	return v, true, closer.Close()
+}
+
+func (s *Snapshot) get(raw []byte) ([]byte, bool) {
+	v, ok, err := s.row(raw)
+	must(err)
+	return v, ok
+}
+
+func (s *Snapshot) scan(prefix, from []byte, reverse bool, fn func(raw, value []byte) bool) {
+	it, err := s.snap.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: prefixEnd(prefix)})
+	must(err)
+	defer func() { must(it.Close()) }()
+	if reverse {
+		scanReverse(it, nil, nil, prefix, from, fn)
+	} else {
+		scanForward(it, nil, nil, from, fn)
+	}
+	must(it.Error())
+}
+
+// guard turns a store error that a scan below panicked with into an error.
+func guard(err *error) {
+	if r := recover(); r != nil {
+		p, ok := r.(storePanic)
+		if !ok {
+			panic(r)
+		}
+		*err = p.err
+	}
+}
+
+// Guard calls fn and returns a store error that a View panicked with inside it. Whoever uses a View outside a handler wraps
+// the use in it.
+func Guard(fn func() error) (err error) {
+	defer guard(&err)
+	return fn()
+}
+
+// Index is the Raft index of the last command in the snapshot.
+func (s *Snapshot) Index() uint64 { return s.meta.applied }
+
+// Time is the last stamp in the snapshot, ns: what it shows is as of then.
+func (s *Snapshot) Time() int64 { return s.meta.last }
+
+// StateHash is the rolling hash of all commands.
+func (s *Snapshot) StateHash() nhi.Digest { return s.meta.state }
+
+// Epoch is the number of the last seal, which is the size of the spine.
+func (s *Snapshot) Epoch() uint64 { return s.meta.epoch }
+
+// Slots is the number of logs: the system log and one for each tenant.
+func (s *Snapshot) Slots() uint32 { return s.meta.slots }
+
+// Active is the active feature level.
+func (s *Snapshot) Active() uint32 { return s.meta.active }
+
+// LedgerID names the ledger.
+func (s *Snapshot) LedgerID() nhi.Digest { return s.ident.ledger }
+
+// Genesis is what the ledger began with.
+func (s *Snapshot) Genesis() *Genesis { return s.ident.genesis }
+
+// Tenant finds a tenant by id; the zero id is the system log. The error is ErrNotFound.
+func (s *Snapshot) Tenant(id nhi.ID) (Tenant, error) {
+	if id.IsZero() {
+		return Tenant{Slot: SystemSlot, Zone: "UTC"}, nil
+	}
+	b, ok, err := s.row(rowKey(nil, tableTenantID, SystemSlot, id[:]))
+	if err != nil {
+		return Tenant{}, err
+	}
+	if !ok {
+		return Tenant{}, fmt.Errorf("tenant %s: %w", id, ErrNotFound)
+	}
+	if len(b) != 4 {
+		return Tenant{}, corrupt("slot of tenant %s", id)
+	}
+	return s.TenantAt(uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3]))
+}
+
+// TenantAt describes the tenant in a slot. The error is ErrNotFound.
+func (s *Snapshot) TenantAt(slot uint32) (Tenant, error) {
+	if slot == SystemSlot {
+		return Tenant{Slot: SystemSlot, Zone: "UTC"}, nil
+	}
+	b, ok, err := s.row(rowKey(nil, tableTenants, SystemSlot, slotKey(slot)))
+	if err != nil {
+		return Tenant{}, err
+	}
+	if !ok {
+		return Tenant{}, fmt.Errorf("slot %d: %w", slot, ErrNotFound)
+	}
+	_, t, err := decodeTenant(slot, b)
+	return t, err
+}
+
+// Tenants returns the tenants in slots after the given one, ascending, at most limit. 0 begins with the first tenant.
+func (s *Snapshot) Tenants(after uint32, limit int) ([]Tenant, error) {
+	var out []Tenant
+	for slot := after + 1; slot < s.meta.slots && len(out) < limit; slot++ {
+		t, err := s.TenantAt(slot)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, t)
+	}
+	return out, nil
+}
+
+// View returns the state of a tenant for handlers' read functions and for decisions at the edge. It is not safe for
+// concurrent use, but any number can be made; they end with the snapshot. Uses are wrapped in Guard.
+func (s *Snapshot) View(t Tenant) (View, error) {
+	v, err := s.view(t)
+	if err != nil {
+		return nil, err
+	}
+	v.system = v
+	if t.Slot != SystemSlot {
+		if v.system, err = s.view(Tenant{Slot: SystemSlot, Zone: "UTC"}); err != nil {
+			return nil, err
+		}
+		v.system.system = v.system
+	}
+	return v, nil
+}
+
+func (s *Snapshot) view(t Tenant) (*view, error) {
+	head, err := s.Head(t.Slot)
+	if err != nil {
+		return nil, err
+	}
+	v := &view{st: s, ledger: s.ident.ledger, active: s.meta.active, tenant: &t, next: head.Size}
+	b, ok, err := s.row(rowKey(nil, tableEpochs, t.Slot, nil))
+	if err != nil {
+		return nil, err
+	}
+	if ok {
+		if v.epochs, err = decodeEpochs(b); err != nil {
+			return nil, err
+		}
+	}
+	return v, nil
+}
+
+// Head is the head of one log.
+type Head struct {
+	Size   uint64
+	Root   nhi.Digest
+	Hashes []nhi.Digest // compact range, largest subtree first
+}
+
+// Head returns the head of a log, SpineSlot included, as of the snapshot.
+func (s *Snapshot) Head(slot uint32) (Head, error) {
+	b, ok, err := s.row(rowKey(nil, tableHeads, slot, nil))
+	if err != nil {
+		return Head{}, err
+	}
+	if !ok {
+		return Head{Root: verify.EmptyRoot()}, nil
+	}
+	var h Head
+	if h.Size, h.Hashes, err = decodeHead(b); err != nil {
+		return Head{}, err
+	}
+	h.Root, err = rootOf(h.Size, h.Hashes)
+	return h, err
+}
+
+// RootAt returns the root of a log at a size that it has reached.
+func (s *Snapshot) RootAt(slot uint32, size uint64) (root nhi.Digest, err error) {
+	h, err := s.RangeAt(slot, size)
+	return h.Root, err
+}
+
+// RangeAt returns root and compact range of a log at a size that it has reached.
+func (s *Snapshot) RangeAt(slot uint32, size uint64) (h Head, err error) {
+	defer guard(&err)
+	head, err := s.Head(slot)
+	if err != nil {
+		return Head{}, err
+	}
+	if size > head.Size {
+		return Head{}, fmt.Errorf("root of slot %d at size %d: %w", slot, size, ErrRange)
+	}
+	if size == head.Size {
+		return head, nil
+	}
+	h.Size = size
+	if h.Hashes, err = rangeHashes(size, s.logNodes(slot, size)); err != nil {
+		return Head{}, err
+	}
+	h.Root, err = rootOf(size, h.Hashes)
+	return h, err
+}
+
+func (s *Snapshot) logNodes(slot uint32, size uint64) nodeReader {
+	return func(id compact.NodeID) ([]byte, error) { return nodeHash(s, slot, size, id) }
+}
+
+// Inclusion returns the path of a leaf to the root of its log at a size, leaf sibling first.
+func (s *Snapshot) Inclusion(slot uint32, index, size uint64) (path []nhi.Digest, err error) {
+	defer guard(&err)
+	if err := s.reached(slot, size); err != nil {
+		return nil, err
+	}
+	return inclusion(index, size, s.logNodes(slot, size))
+}
+
+// Consistency returns the proof that a log at size1 is a prefix of itself at size2.
+func (s *Snapshot) Consistency(slot uint32, size1, size2 uint64) (path []nhi.Digest, err error) {
+	defer guard(&err)
+	if err := s.reached(slot, size2); err != nil {
+		return nil, err
+	}
+	return consistency(size1, size2, s.logNodes(slot, size2))
+}
+
+func (s *Snapshot) reached(slot uint32, size uint64) error {
+	head, err := s.Head(slot)
+	if err != nil {
+		return err
+	}
+	if size > head.Size {
+		return fmt.Errorf("size %d of slot %d: %w", size, slot, ErrRange)
+	}
+	return nil
+}
+
+// Tile returns the hashes of a tile within a log of a size (c2sp.org/tlog-tiles): width of them, or, if width is 0, all that
+// the size gives. The error matches ErrRange if the size does not give as many.
+func (s *Snapshot) Tile(slot uint32, size uint64, level int, tile uint64, width int) (hashes []byte, err error) {
+	defer guard(&err)
+	if err := s.reached(slot, size); err != nil {
+		return nil, err
+	}
+	return tileHashes(s, slot, size, level, tile, width)
+}
+
+// Leaf returns the bytes of a leaf.
+func (s *Snapshot) Leaf(slot uint32, index uint64) ([]byte, error) {
+	b, ok, err := s.row(indexKey(nil, tableLeaves, slot, index))
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, fmt.Errorf("leaf %d of slot %d: %w", index, slot, ErrNotFound)
+	}
+	return b, nil
+}
+
+// Leaves calls fn with the leaves [from, to) of a log in order, until it returns an error, which is returned. leaf is valid
+// during the call only. The error matches ErrRange if the log has not all of them.
+func (s *Snapshot) Leaves(slot uint32, from, to uint64, fn func(index uint64, leaf []byte) error) (err error) {
+	defer guard(&err)
+	next := from
+	s.scan(rowKey(nil, tableLeaves, slot, nil), indexKey(nil, tableLeaves, slot, from), false, func(raw, leaf []byte) bool {
+		if next >= to {
+			return false
+		}
+		if !bytes.Equal(raw, indexKey(nil, tableLeaves, slot, next)) {
+			return false
+		}
+		if err = fn(next, leaf); err != nil {
+			return false
+		}
+		next++
+		return true
+	})
+	if err == nil && next < to {
+		return fmt.Errorf("leaf %d of slot %d: %w", next, slot, ErrRange)
+	}
+	return err
+}
+
+// StoredEvent is one leaf with everything that is kept beside it.
+type StoredEvent struct {
+	Slot    uint32
+	Index   uint64
+	Raw     []byte // the leaf's bytes
+	Leaf    *verify.Leaf
+	Payload []byte // of a system leaf: its body
+	Detail  []byte
+	// Position is the event's place under its signature, and Signature the record of it; nil for system leaves.
+	Position  int
+	Signature *SignatureRecord
+	Erased    *Erasure // of the addenda; nil = not erased
+	Addenda   int      // sealed addenda that are there
+}
+
+// Event returns a leaf with what is kept beside it. The error matches ErrNotFound.
+func (s *Snapshot) Event(slot uint32, index uint64) (*StoredEvent, error) {
+	raw, err := s.Leaf(slot, index)
+	if err != nil {
+		return nil, err
+	}
+	return s.event(slot, index, raw)
+}
+
+func (s *Snapshot) event(slot uint32, index uint64, raw []byte) (*StoredEvent, error) {
+	e := &StoredEvent{Slot: slot, Index: index, Raw: raw}
+	var err error
+	if e.Leaf, err = verify.DecodeLeaf(raw); err != nil {
+		return nil, corrupt("leaf %d of slot %d: %v", index, slot, err)
+	}
+	b, ok, err := s.row(indexKey(nil, tablePayloads, slot, index))
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, corrupt("payload of leaf %d of slot %d is missing", index, slot)
+	}
+	if e.Position, e.Detail, e.Payload, err = decodePayload(b); err != nil {
+		return nil, err
+	}
+	if nhi.PayloadDigest(e.Payload) != e.Leaf.Payload {
+		return nil, corrupt("payload of leaf %d of slot %d is not what the leaf commits to", index, slot)
+	}
+	if len(e.Detail) > 0 && DetailDigest(e.Detail) != e.Leaf.Outcome.Detail {
+		return nil, corrupt("detail of leaf %d of slot %d is not what the leaf commits to", index, slot)
+	}
+	if e.Leaf.Signature != (nhi.Digest{}) {
+		if e.Signature, err = s.Signature(slot, e.Leaf.Signature); err != nil {
+			return nil, err
+		}
+		if e.Position >= len(e.Signature.Digests) || e.Signature.Digests[e.Position] != e.Leaf.Payload {
+			return nil, corrupt("signature record of leaf %d of slot %d", index, slot)
+		}
+	}
+	if len(e.Leaf.Addenda) == 0 {
+		return e, nil
+	}
+	if e.Erased, err = s.Erased(slot, index); err != nil {
+		return nil, err
+	}
+	sealed, err := s.Addenda(slot, index)
+	e.Addenda = len(sealed)
+	return e, err
+}
+
+// Signature returns the record of a signature by its digest.
+func (s *Snapshot) Signature(slot uint32, digest nhi.Digest) (*SignatureRecord, error) {
+	b, ok, err := s.row(rowKey(nil, tableSigs, slot, digest[:]))
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, corrupt("signature %x of slot %d is missing", digest[:8], slot)
+	}
+	r, err := decodeSignature(b)
+	if err != nil {
+		return nil, err
+	}
+	if sha256.Sum256(r.Signature) != digest {
+		return nil, corrupt("signature %x of slot %d", digest[:8], slot)
+	}
+	return r, nil
+}
+
+// BatchProof shows that payload number position stands under the signature of a batch, without the other payloads. The
+// error says so if the record is of a lone signature.
+func (s *Snapshot) BatchProof(tenant Tenant, r *SignatureRecord, position int) (*nhi.BatchProof, error) {
+	if !r.Batch || position < 0 || position >= len(r.Digests) {
+		return nil, fmt.Errorf("payload %d of %d is under no batch: %w", position, len(r.Digests), ErrRange)
+	}
+	root, path, err := batchPath(r.Digests, position)
+	if err != nil {
+		return nil, err
+	}
+	return &nhi.BatchProof{
+		V: 1, LedgerID: s.ident.ledger, Tenant: tenant.ID, KeyID: r.Key, N: uint64(len(r.Digests)), Root: root, K: uint64(position),
+		Path: path,
+	}, nil
+}
+
+// batchPath returns root and inclusion path over payload digests (RFC 6962, 2.1).
+func batchPath(leaves []nhi.Digest, k int) (nhi.Digest, []nhi.Digest, error) {
+	nodes := make(map[compact.NodeID][]byte, 2*len(leaves))
+	rng := treeRange().NewEmptyRange(0)
+	for i := range leaves {
+		nodes[compact.NodeID{Level: 0, Index: uint64(i)}] = leaves[i][:]
+		if err := rng.Append(leaves[i][:], func(id compact.NodeID, h []byte) { nodes[id] = h }); err != nil {
+			return nhi.Digest{}, nil, fmt.Errorf("compute batch root: %w", err)
+		}
+	}
+	root, err := rng.GetRootHash(nil)
+	if err != nil {
+		return nhi.Digest{}, nil, fmt.Errorf("compute batch root: %w", err)
+	}
+	path, err := inclusion(uint64(k), uint64(len(leaves)), func(id compact.NodeID) ([]byte, error) {
+		h, ok := nodes[id]
+		if !ok {
+			return nil, corrupt("node %d of level %d of a batch", id.Index, id.Level)
+		}
+		return h, nil
+	})
+	return nhi.Digest(root), path, err
+}
+
+// Addenda returns the sealed addenda of a leaf that are there, in the order of the event's digests.
+func (s *Snapshot) Addenda(slot uint32, index uint64) ([]SealedAddendum, error) {
+	var out []SealedAddendum
+	for n := range nhi.MaxAddenda {
+		b, ok, err := s.row(ordinalKey(nil, tableAddenda, slot, index, n))
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			continue
+		}
+		k, ok, err := s.row(ordinalKey(nil, tableKeyring, slot, index, n))
+		if err != nil {
+			return nil, err
+		}
+		if !ok || len(b) < 32 {
+			return nil, corrupt("addendum %d of leaf %d of slot %d", n, index, slot)
+		}
+		out = append(out, SealedAddendum{Digest: nhi.Digest(b[:32]), Ciphertext: b[32:], WrappedKey: k})
+	}
+	return out, nil
+}
+
+// Erased says whether and where the addenda of a leaf were erased; nil = they were not.
+func (s *Snapshot) Erased(slot uint32, index uint64) (*Erasure, error) {
+	b, ok, err := s.row(indexKey(nil, tableErasures, slot, index))
+	if err != nil || !ok {
+		return nil, err
+	}
+	e, err := decodeErasure(b)
+	return &e, err
+}
+
+// Request returns what the first event under a request id led to. The error is ErrNotFound.
+func (s *Snapshot) Request(slot uint32, signer nhi.ID, id [16]byte) (EventResult, error) {
+	b, ok, err := s.row(requestKey(nil, slot, signer, id))
+	if err != nil {
+		return EventResult{}, err
+	}
+	if !ok {
+		return EventResult{}, fmt.Errorf("request: %w", ErrNotFound)
+	}
+	var r request
+	if err := r.decode(b); err != nil {
+		return EventResult{}, err
+	}
+	return EventResult{
+		State: Duplicate, Slot: slot, Index: r.index, LeafHash: r.leaf, Time: r.time, Quality: r.quality, Outcome: r.outcome, Detail: r.detail,
+		First: r.intent,
+	}, nil
+}
+
+// ReadTokenValid says whether a bearer token opens a tenant's log at a time. It takes as long for a wrong token as for a
+// right one, but for the lookup by the token's hash.
+func (s *Snapshot) ReadTokenValid(slot uint32, token []byte, at int64) (bool, error) {
+	want := sha256.Sum256(token)
+	b, ok, err := s.row(rowKey(nil, tableTokens, slot, want[:]))
+	if err != nil || !ok {
+		return false, err
+	}
+	row := new(tokenRow)
+	if err := canon.Unmarshal(b, row); err != nil {
+		return false, corrupt("read token: %v", err)
+	}
+	got := sha256.Sum256(token)
+	return subtle.ConstantTimeCompare(got[:], want[:]) == 1 && (row.Expires == 0 || at < row.Expires), nil
+}
+
+// Members returns the nodes of the cluster, ascending by id.
+func (s *Snapshot) Members() (out []Member, err error) {
+	defer guard(&err)
+	s.scan(rowKey(nil, tableMembers, SystemSlot, nil), nil, false, func(raw, value []byte) bool {
+		var m *Member
+		if m, err = decodeMember(raw[rowPrefix:], value); err != nil {
+			return false
+		}
+		out = append(out, *m)
+		return true
+	})
+	return out, err
+}
+
+// NextTimer returns when the next timer comes due, by consensus time; false if none is set.
+func (s *Snapshot) NextTimer() (due int64, ok bool, err error) {
+	defer guard(&err)
+	s.scan([]byte{byte(tableTimers)}, nil, false, func(raw, _ []byte) bool {
+		var t Timer
+		if _, t, err = parseTimerKey(raw); err == nil {
+			due, ok = t.Due, true
+		}
+		return false
+	})
+	return due, ok, err
+}
+
+// News says whether some log has grown since the last seal.
+func (s *Snapshot) News() (news bool, err error) {
+	defer guard(&err)
+	s.scan([]byte{byte(tableDirty)}, nil, false, func(_, _ []byte) bool {
+		news = true
+		return false
+	})
+	return news, err
+}
+
+// SealedHead returns the head of a log as an epoch sealed it: its leaf of the heads tree, as bytes and decoded. Epochs
+// between changes show the last one before. The error matches ErrNotFound if the slot had no head yet.
+func (s *Snapshot) SealedHead(slot uint32, epoch uint64) (raw []byte, head *verify.HeadLeaf, err error) {
+	defer guard(&err)
+	if epoch > s.meta.epoch {
+		return nil, nil, fmt.Errorf("epoch %d: %w", epoch, ErrRange)
+	}
+	s.scan(rowKey(nil, tableSealed, slot, nil), indexKey(nil, tableSealed, slot, epoch), true, func(_, value []byte) bool {
+		raw = bytes.Clone(value)
+		return false
+	})
+	if raw == nil {
+		return nil, nil, fmt.Errorf("head of slot %d at epoch %d: %w", slot, epoch, ErrNotFound)
+	}
+	if head, err = verify.DecodeHeadLeaf(raw); err != nil {
+		return nil, nil, corrupt("head of slot %d at epoch %d: %v", slot, epoch, err)
+	}
+	return raw, head, nil
+}
+
+// HeadsProof returns the path of a slot's head to the root of the heads tree as an epoch sealed it, and the tree's size.
+func (s *Snapshot) HeadsProof(slot uint32, epoch uint64) (path []nhi.Digest, size uint64, err error) {
+	defer guard(&err)
+	_, spine, err := s.SpineLeaf(epoch)
+	if err != nil {
+		return nil, 0, err
+	}
+	path, err = inclusion(uint64(slot), spine.HeadsSize, func(id compact.NodeID) ([]byte, error) { return headsNode(s, id, epoch) })
+	return path, spine.HeadsSize, err
+}
+
+// SpineLeaf returns what an epoch sealed; epochs begin with 1 and are leaf epoch−1 of the spine.
+func (s *Snapshot) SpineLeaf(epoch uint64) (raw []byte, leaf *verify.SpineLeaf, err error) {
+	if epoch == 0 || epoch > s.meta.epoch {
+		return nil, nil, fmt.Errorf("epoch %d: %w", epoch, ErrRange)
+	}
+	if raw, err = s.Leaf(SpineSlot, epoch-1); err != nil {
+		return nil, nil, err
+	}
+	if leaf, err = verify.DecodeSpineLeaf(raw); err != nil {
+		return nil, nil, corrupt("spine leaf of epoch %d: %v", epoch, err)
+	}
+	return raw, leaf, nil
+}
+
+// EpochsAround returns the last epoch that was sealed at or before t0 and the first at or after t1 (t0 ≤ t1): between their
+// heads lies everything that was committed in [t0, t1). before is 0 if there is none; after is 0 if the time has not been
+// sealed yet.
+func (s *Snapshot) EpochsAround(t0, t1 int64) (before, after uint64, err error) {
+	at := func(epoch uint64) int64 {
+		_, leaf, e := s.SpineLeaf(epoch)
+		if e != nil {
+			err = errors.Join(err, e)
+			return 0
+		}
+		return leaf.Time
+	}
+	n := int(s.meta.epoch)
+	first := func(t int64) uint64 { // first epoch with time ≥ t; n+1 if there is none
+		lo, hi := 1, n+1
+		for lo < hi && err == nil {
+			if mid := lo + (hi-lo)/2; at(uint64(mid)) < t {
+				lo = mid + 1
+			} else {
+				hi = mid
+			}
+		}
+		return uint64(lo)
+	}
+	before = first(t0+1) - 1
+	if after = first(t1); after > uint64(n) {
+		after = 0
+	}
+	return before, after, err
+}
+
+// SealedSize returns the first epoch that sealed a log at or beyond a size, that is, that covers leaf size−1.
+func (s *Snapshot) SealedSize(slot uint32, size uint64) (epoch uint64, head *verify.HeadLeaf, err error) {
+	_, last, err := s.SealedHead(slot, s.meta.epoch)
+	if err != nil {
+		return 0, nil, err
+	}
+	if last.Size < size {
+		return 0, nil, fmt.Errorf("size %d of slot %d is not sealed: %w", size, slot, ErrNotFound)
+	}
+	lo, hi := uint64(1), s.meta.epoch
+	for lo < hi {
+		mid := lo + (hi-lo)/2
+		_, h, err := s.SealedHead(slot, mid)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return 0, nil, err
+		}
+		if err != nil || h.Size < size {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	_, head, err = s.SealedHead(slot, lo)
+	return lo, head, err
+}
+
+// IndexAt returns the index of the first leaf of a log with a commit time at or after t; the log's size if there is none.
+func (s *Snapshot) IndexAt(slot uint32, t int64) (uint64, error) {
+	head, err := s.Head(slot)
+	if err != nil {
+		return 0, err
+	}
+	lo, hi := uint64(0), head.Size
+	var leaf verify.Leaf
+	for lo < hi {
+		mid := lo + (hi-lo)/2
+		raw, err := s.Leaf(slot, mid)
+		if err != nil {
+			return 0, err
+		}
+		leaf = verify.Leaf{}
+		if err := leaf.Decode(raw); err != nil {
+			return 0, corrupt("leaf %d of slot %d: %v", mid, slot, err)
+		}
+		if leaf.Time < t {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	return lo, nil
+}
