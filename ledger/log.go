@@ -110,7 +110,9 @@ func Open(cfg Config) (*Log, error) {
 	if err := l.addKinds(slices.Concat(l.ownKinds(), cfg.Kinds)); err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
-	db, err := pebble.Open(cfg.Dir, storeOptions(&cfg))
+	opts := storeOptions(&cfg)
+	db, err := pebble.Open(cfg.Dir, opts)
+	opts.Cache.Unref() // an open store keeps its own reference
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: open state store: %w", err)
 	}
@@ -124,11 +126,9 @@ func Open(cfg Config) (*Log, error) {
 // storeOptions: no write-ahead log, because the Raft log is it; bloom filters, because most lookups are for request ids that
 // are not there; no value separation, because an erased value must go away with the compaction of its row.
 func storeOptions(cfg *Config) *pebble.Options {
-	cache := pebble.NewCache(cfg.CacheBytes)
-	defer cache.Unref() // the store keeps its own reference
 	o := &pebble.Options{
 		FS:                          cfg.FS,
-		Cache:                       cache,
+		Cache:                       pebble.NewCache(cfg.CacheBytes),
 		DisableWAL:                  true,
 		MemTableSize:                uint64(cfg.MemTableSize),
 		MemTableStopWritesThreshold: 4,
