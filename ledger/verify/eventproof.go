@@ -265,8 +265,8 @@ func (r *run) checkTenantTree(p *parsedEvent) error {
 	return nil
 }
 
-// checkRegistration checks the leaf with which the agent's key was registered, if the file has it: an accepted identity
-// event whose body holds both the key and the agent's id.
+// checkRegistration checks the leaf with which the signing key was registered, if the file has it: an accepted event that
+// gave this key to the agent, or to the gateway that signed for it.
 func (r *run) checkRegistration(p *parsedEvent) error {
 	g := p.Register
 	if g == nil {
@@ -304,20 +304,60 @@ func (r *run) checkRegistration(p *parsedEvent) error {
 		return bad(errors.New("the key was registered after it signed"))
 	case !leaf.Outcome.Code.Accepted() || nhi.PayloadDigest(g.Payload) != leaf.Payload:
 		return bad(errors.New("the registration was refused, or is of another event"))
-	case event.Kind != leaf.Kind || (leaf.Kind != "identity.register" && leaf.Kind != "identity.rotate"):
-		return bad(fmt.Errorf("an event of kind %q registers no key", leaf.Kind))
-	case !containsBytes(event.Body, p.Key.Public) || !containsBytes(event.Body, p.leaf.Agent[:]):
-		return bad(errors.New("the registration does not hold this key and this agent"))
+	case event.Kind != leaf.Kind || event.LedgerID != p.LedgerID || event.Tenant != tenant:
+		return bad(errors.New("the registration's event and leaf differ"))
+	}
+	owner, key, err := registeredKey(event)
+	switch {
+	case err != nil:
+		return bad(err)
+	case key.Suite != p.Key.Suite || !bytes.Equal(key.Public, p.Key.Public):
+		return bad(errors.New("the registration is of another key"))
+	case owner != p.leaf.Agent && p.leaf.Assurance == AssuranceSelf:
+		return bad(fmt.Errorf("the key was registered for %s, not for the agent", owner))
 	}
 	if err := VerifyInclusion(leaf.Index, head.Size, LeafHash(g.Leaf), g.Path, head.Root); err != nil {
 		return bad(err)
 	}
-	r.ok(StepRegistration, "the key was registered for the agent by leaf %d of %s", leaf.Index, head.Origin)
+	r.ok(StepRegistration, "the key was registered for %s by leaf %d of %s", owner, leaf.Index, head.Origin)
 	return nil
 }
 
-// containsBytes says whether the canonical CBOR holds the byte string item b, anywhere.
-func containsBytes(body, b []byte) bool { return bytes.Contains(body, canon.AppendBytes(nil, b)) }
+// registeredKey reads who gets which key by an event of kind identity.register or identity.rotate. The rest of the body
+// is what Apply checked.
+func registeredKey(e *nhi.Event) (owner nhi.ID, key KeyRecord, err error) {
+	var suite, public uint64
+	switch e.Kind {
+	case "identity.register":
+		suite, public = 3, 4
+	case "identity.rotate":
+		suite, public = 2, 3
+	default:
+		return owner, key, fmt.Errorf("an event of kind %q registers no key", clip(e.Kind))
+	}
+	r := newReader(e.Body)
+	for f := r.fields(8); ; {
+		k, ok := f.key()
+		if !ok {
+			break
+		}
+		switch k {
+		case 1:
+			r.fixed(owner[:])
+		case suite:
+			key.Suite = uint8(r.uint(255))
+		case public:
+			key.Public = r.bytes(len(e.Body))
+		default:
+			_, err := r.Item(canon.Limits{})
+			r.fail(err)
+		}
+	}
+	if err := r.done(); err != nil {
+		return owner, key, fmt.Errorf("decode registration: %w", err)
+	}
+	return owner, key, nil
+}
 
 // conclude writes the words of the report.
 func (r *run) conclude(p *parsedEvent) {

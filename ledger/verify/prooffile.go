@@ -13,7 +13,7 @@ import (
 const MaxProofFile = 1 << 20
 
 // MaxChain bounds the delegation links of an event proof.
-const MaxChain = 9
+const MaxChain = 8
 
 // container is the outer form of a .creto-proof file: canonical CBOR. The checksum tells a file that was damaged from one
 // that was intact and lies.
