@@ -8,6 +8,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/hashicorp/raft-wal/types"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -33,7 +34,7 @@ const (
 	// rpcTimeout bounds one outgoing request.
 	rpcTimeout = 5 * time.Second
 	// segmentSize is the size of one log file. It holds more than one full batch.
-	segmentSize = 128 << 20
+	segmentSize = 80 << 20
 )
 
 // Entry is one committed command.
@@ -120,6 +121,8 @@ type Config struct {
 	// Network, when not nil, replaces TCP by an in-memory network, for tests.
 	Network *MemNetwork
 
+	// files lets tests of this package put faults below the log: it replaces the file system of its segments.
+	files types.VFS
 	// wrapStore lets tests of this package put faults below the fail-stop wrapper.
 	wrapStore func(storage) storage
 	// wrapTransport lets tests of this package put faults into the network.

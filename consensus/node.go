@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	wal "github.com/hashicorp/raft-wal"
 )
 
 // Node is one member of the cluster. All methods are safe for concurrent use.
@@ -73,9 +72,9 @@ func HasState(dataDir string) (bool, error) {
 		return false, err
 	}
 	defer lock.Close()
-	w, err := wal.Open(dir, wal.WithLogger(discardHCLog()), wal.WithSegmentSize(segmentSize))
+	w, err := openWAL(dir, discardHCLog(), nil)
 	if err != nil {
-		return false, fmt.Errorf("open log: %w", err)
+		return false, err
 	}
 	has, err := raft.HasExistingState(w, w, &startSnapshot{})
 	if err != nil {
@@ -137,9 +136,9 @@ func (n *Node) openStore() error {
 		return err
 	}
 	n.lock = lock
-	w, err := wal.Open(dir, wal.WithLogger(newHCLog(n.log, "wal")), wal.WithSegmentSize(segmentSize))
+	w, err := openWAL(dir, newHCLog(n.log, "wal"), n.cfg.files)
 	if err != nil {
-		return fmt.Errorf("open log: %w", err)
+		return err
 	}
 	n.wal = w
 	inner := n.wal

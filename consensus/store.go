@@ -7,7 +7,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/fs"
+	"github.com/hashicorp/raft-wal/metadb"
+	"github.com/hashicorp/raft-wal/segment"
+	"github.com/hashicorp/raft-wal/types"
 )
 
 // storage is what raft-wal offers: the log and the small stable store (term, vote) beside it.
@@ -16,6 +22,29 @@ type storage interface {
 	raft.StableStore
 	Close() error
 }
+
+// walStore is raft-wal with its metadata file, which it does not close itself.
+type walStore struct {
+	*wal.WAL
+	meta *metadb.BoltMetaDB
+}
+
+// openWAL opens or creates the log in dir; files is nil except in tests.
+func openWAL(dir string, log hclog.Logger, files types.VFS) (*walStore, error) {
+	if files == nil {
+		files = fs.New()
+	}
+	meta := &metadb.BoltMetaDB{}
+	w, err := wal.Open(dir, wal.WithLogger(log), wal.WithSegmentSize(segmentSize), wal.WithMetaStore(meta),
+		wal.WithSegmentFiler(segment.NewFiler(dir, files)))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open log: %w", err), meta.Close())
+	}
+	return &walStore{w, meta}, nil
+}
+
+// Close closes both.
+func (w *walStore) Close() error { return errors.Join(w.WAL.Close(), w.meta.Close()) }
 
 // failstop stands between Raft and its storage. Once armed, it never returns an error to Raft: the first error,
 // and the first call that takes longer than limit, stop the node, and this call and all later ones block until the node

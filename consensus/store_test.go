@@ -1,0 +1,404 @@
+package consensus
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/hashicorp/raft-wal/fs"
+	"github.com/hashicorp/raft-wal/types"
+)
+
+// faultyFS is the log's file system; once armed, fsync fails one time and then reports success again, as Linux does.
+type faultyFS struct {
+	types.VFS
+	armed atomic.Bool
+	syncs atomic.Int64
+}
+
+func (f *faultyFS) Create(dir, name string, size uint64) (types.WritableFile, error) {
+	w, err := f.VFS.Create(dir, name, size)
+	return &faultyFile{w, f}, err
+}
+
+func (f *faultyFS) OpenWriter(dir, name string) (types.WritableFile, error) {
+	w, err := f.VFS.OpenWriter(dir, name)
+	return &faultyFile{w, f}, err
+}
+
+type faultyFile struct {
+	types.WritableFile
+	fs *faultyFS
+}
+
+func (f *faultyFile) Sync() error {
+	if f.fs.armed.Swap(false) {
+		return syscall.EIO
+	}
+	f.fs.syncs.Add(1)
+	return f.WritableFile.Sync()
+}
+
+func TestFsyncErrorStopsLeader(t *testing.T) {
+	disks := make(map[string]*faultyFS)
+	c := newCluster(t, 3, nil, func(cfg *Config) {
+		d := &faultyFS{VFS: fs.New()}
+		disks[cfg.NodeID] = d
+		cfg.files = d
+	})
+	l := c.leader()
+	c.propose(l, "before")
+	disks[l.id].armed.Store(true)
+	_, _, err := l.node.Propose(t.Context(), []byte("during"))
+	if !errors.Is(err, ErrAmbiguous) || !errors.Is(err, syscall.EIO) {
+		t.Errorf("propose: got %v, want ErrAmbiguous with EIO", err)
+	}
+	if f := <-l.fatals; f.code != ExitStorage || !errors.Is(f.err, syscall.EIO) {
+		t.Errorf("fatal: got %d %v, want %d EIO", f.code, f.err, ExitStorage)
+	}
+	syncs := disks[l.id].syncs.Load()
+	l2 := c.leader(l.id)
+	last := c.propose(l2, "after")
+	for id, m := range c.members {
+		if id != l.id {
+			if err := m.node.WaitApplied(t.Context(), last); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	// The failed node wrote nothing, acknowledged nothing, applied nothing, and asked to exit only once.
+	if _, _, err := l.node.Propose(t.Context(), []byte("x")); !errors.Is(err, ErrClosed) {
+		t.Errorf("propose on the failed node: got %v, want ErrClosed", err)
+	}
+	if _, err := l.node.ReadIndex(t.Context()); !errors.Is(err, ErrClosed) {
+		t.Errorf("read on the failed node: got %v, want ErrClosed", err)
+	}
+	if got := disks[l.id].syncs.Load(); got != syncs {
+		t.Errorf("syncs after the failure: got %d, want 0", got-syncs)
+	}
+	if got := l.node.State(); got.AppliedIndex >= last || l.node.Leading() {
+		t.Errorf("failed node: got applied %d, leading %v", got.AppliedIndex, l.node.Leading())
+	}
+	if len(l.fatals) != 0 {
+		t.Errorf("fatal was called %d more times, want once", len(l.fatals))
+	}
+	// It comes back with what is on disk, and agrees.
+	c.stop(l.id)
+	c.start(l.id)
+	c.agree(last)
+}
+
+func TestFsyncErrorStopsFollower(t *testing.T) {
+	disks := make(map[string]*faultyFS)
+	c := newCluster(t, 3, newPKI(t), func(cfg *Config) {
+		d := &faultyFS{VFS: fs.New()}
+		disks[cfg.NodeID] = d
+		cfg.files = d
+	})
+	l := c.leader()
+	var follower, other *member
+	for id, m := range c.members {
+		switch {
+		case id == l.id:
+		case follower == nil:
+			follower = m
+		default:
+			other = m
+		}
+	}
+	last := c.propose(l, "before")
+	if err := follower.node.WaitApplied(t.Context(), last); err != nil {
+		t.Fatal(err)
+	}
+	disks[follower.id].armed.Store(true)
+	c.propose(l, "during")
+	if f := <-follower.fatals; f.code != ExitStorage || !errors.Is(f.err, syscall.EIO) {
+		t.Errorf("fatal: got %d %v, want %d EIO", f.code, f.err, ExitStorage)
+	}
+	// Without the other follower there is no quorum: the failed one must not help to make one.
+	c.stop(other.id)
+	if _, _, err := l.node.Propose(t.Context(), []byte("no quorum")); !errors.Is(err, ErrAmbiguous) && !errors.Is(err, ErrNotLeader) {
+		t.Errorf("propose without quorum: got %v, want ErrAmbiguous or ErrNotLeader", err)
+	}
+}
+
+// stuckStore hangs in StoreLogs while gate is not nil.
+type stuckStore struct {
+	storage
+	gate atomic.Pointer[chan struct{}]
+	done atomic.Bool
+}
+
+func (s *stuckStore) StoreLogs(logs []*raft.Log) error {
+	if g := s.gate.Load(); g != nil {
+		<-*g
+		defer s.done.Store(true)
+	}
+	return s.storage.StoreLogs(logs)
+}
+
+func TestHungDiskStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stores := make(map[string]*stuckStore)
+		c := newCluster(t, 3, nil, func(cfg *Config) {
+			s := &stuckStore{}
+			stores[cfg.NodeID] = s
+			cfg.wrapStore = func(inner storage) storage { s.storage = inner; return s }
+		})
+		defer c.stopAll()
+		l := c.leader()
+		last := c.propose(l, "before")
+		gate := make(chan struct{})
+		stores[l.id].gate.Store(&gate)
+		start := time.Now()
+		_, _, err := l.node.Propose(t.Context(), []byte("during"))
+		if !errors.Is(err, ErrAmbiguous) {
+			t.Errorf("propose: got %v, want ErrAmbiguous", err)
+		}
+		if f := <-l.fatals; f.code != ExitStorage {
+			t.Errorf("fatal: got %d %v, want %d", f.code, f.err, ExitStorage)
+		}
+		if took := time.Since(start); took < 10*time.Second || took > 11*time.Second {
+			t.Errorf("fatal after %v, want about 10s", took)
+		}
+		// The disk answers at last: too late.
+		close(gate)
+		synctest.Wait()
+		if !stores[l.id].done.Load() {
+			t.Error("the write did not end")
+		}
+		c.propose(c.leader(l.id), "after")
+		if got := l.node.State().AppliedIndex; got > last {
+			t.Errorf("failed node applied %d, want at most %d", got, last)
+		}
+		if len(l.fatals) != 0 {
+			t.Error("fatal was called twice")
+		}
+	})
+}
+
+// corruptStore returns the wrong entry, or none, for one index.
+type corruptStore struct {
+	storage
+	index   atomic.Uint64
+	missing bool
+}
+
+func (s *corruptStore) GetLog(index uint64, log *raft.Log) error {
+	if index != s.index.Load() {
+		return s.storage.GetLog(index, log)
+	}
+	if s.missing {
+		return raft.ErrLogNotFound
+	}
+	return s.storage.GetLog(index-1, log)
+}
+
+func TestCorruptLogIsNotServed(t *testing.T) {
+	for _, missing := range []bool{false, true} {
+		t.Run(fmt.Sprintf("missing=%v", missing), func(t *testing.T) {
+			var store *corruptStore
+			c := newCluster(t, 1, nil, func(cfg *Config) {
+				cfg.wrapStore = func(inner storage) storage {
+					store = &corruptStore{storage: inner, missing: missing}
+					return store
+				}
+			})
+			l := c.leader()
+			c.propose(l, "one")
+			index := c.propose(l, "two")
+			c.propose(l, "three")
+			c.stop(l.id)
+			l.sm.rollBack(0)
+			l.cfg.wrapStore = func(inner storage) storage {
+				s := &corruptStore{storage: inner, missing: missing}
+				s.index.Store(index)
+				return s
+			}
+			if err := c.tryStart(l.id); err == nil {
+				t.Error("open with a corrupt entry: got success, want an error")
+			}
+			if got := len(l.sm.data()); got != 0 {
+				t.Errorf("applied %d commands of a log that is corrupt, want 0", got)
+			}
+		})
+	}
+}
+
+// Entries that the library would panic on, at this start and every later one, must not get into the log.
+func TestMalformedEntryIsNotStored(t *testing.T) {
+	for name, entry := range map[string]raft.Log{
+		"type":          {Type: 77},
+		"old type":      {Type: raft.LogAddPeerDeprecated},
+		"configuration": {Type: raft.LogConfiguration, Data: []byte{0xc1, 0xff}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, 1, nil, nil)
+			l := c.leader()
+			before := l.node.State().LastIndex
+			entry.Index, entry.Term = before+1, 1
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				_ = l.node.store.StoreLogs([]*raft.Log{&entry})
+				t.Error("store returned")
+			}()
+			if f := <-l.fatals; f.code != ExitStorage {
+				t.Errorf("fatal: got %d, want %d", f.code, ExitStorage)
+			}
+			if got, err := l.node.wal.LastIndex(); err != nil || got != before {
+				t.Errorf("last index: got %d, %v, want %d", got, err, before)
+			}
+			c.stop(l.id)
+			<-done
+		})
+	}
+}
+
+// One full batch of the longest commands, twice, goes through a log whose segments are smaller than both.
+func TestLogHoldsLargestBatches(t *testing.T) {
+	dir := t.TempDir()
+	w, err := openWAL(dir, discardHCLog(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := make([]byte, MaxCommandSize)
+	var index uint64
+	for range 3 {
+		var batch []*raft.Log
+		for range maxAppendEntries {
+			index++
+			batch = append(batch, &raft.Log{Index: index, Term: 1, Data: data})
+		}
+		if err := w.StoreLogs(batch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if w, err = openWAL(dir, discardHCLog(), nil); err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if last, err := w.LastIndex(); err != nil || last != index {
+		t.Errorf("last index: got %d, %v, want %d", last, err, index)
+	}
+	for _, i := range []uint64{1, 256, 257, 700, index} {
+		var l raft.Log
+		if err := w.GetLog(i, &l); err != nil || l.Index != i || len(l.Data) != MaxCommandSize {
+			t.Errorf("entry %d: got index %d, %d bytes, %v", i, l.Index, len(l.Data), err)
+		}
+	}
+}
+
+func TestBootstrapSurvivesCrashBetweenItsWrites(t *testing.T) {
+	c := newCluster(t, 1, nil, nil)
+	l := c.leader()
+	c.stop(l.id)
+	d := c.prepare("z", nil)
+	dir := d.dir + "/" + walDir
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	w, err := openWAL(dir, discardHCLog(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := raft.Configuration{Servers: []raft.Server{{ID: "z", Address: "z", Suffrage: raft.Voter}}}
+	if err := w.StoreLog(&raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(conf)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.start("z")
+	c.propose(c.leader(), "works")
+}
+
+// The library's VerifyLeader accepts evidence older than the question; its leader lease is no evidence either.
+func TestVerifyLeaderIsNotUsed(t *testing.T) {
+	files, err := os.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if !strings.HasSuffix(f.Name(), ".go") || strings.HasSuffix(f.Name(), "_test.go") {
+			continue
+		}
+		src, err := os.ReadFile(f.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, word := range []string{".VerifyLeader(", ".Barrier(", "RestoreCommittedLogs = true", "PreVoteDisabled = true"} {
+			if strings.Contains(string(src), word) {
+				t.Errorf("%s uses %s", f.Name(), word)
+			}
+		}
+	}
+}
+
+// holdTransport processes heartbeats at once and keeps their answers.
+type holdTransport struct {
+	rawTransport
+	hold *atomic.Bool
+	held *atomic.Int32
+	free chan struct{}
+}
+
+func (h *holdTransport) AppendEntries(id raft.ServerID, addr raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	hold := h.hold.Load() && len(args.Entries) == 0 && args.PrevLogEntry == 0
+	err := h.rawTransport.AppendEntries(id, addr, args, resp)
+	if hold && err == nil {
+		h.held.Add(1)
+		<-h.free
+	}
+	return err
+}
+
+// A leader whose followers answered before it was cut off cannot serve a linearizable read from those answers, though
+// the library's VerifyLeader says it leads.
+func TestReadIndexIgnoresOldAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var hold atomic.Bool
+		var held atomic.Int32
+		free := make(chan struct{})
+		c := newCluster(t, 3, nil, func(cfg *Config) {
+			cfg.Heartbeat, cfg.Election, cfg.LeaderLease = 2*time.Second, 2*time.Second, 2*time.Second
+			cfg.CommitTimeout = time.Minute // no other traffic
+			cfg.wrapTransport = func(inner rawTransport) rawTransport { return &holdTransport{inner, &hold, &held, free} }
+		})
+		defer c.stopAll()
+		l := c.leader()
+		c.propose(l, "before")
+		time.Sleep(time.Second)
+		hold.Store(true)
+		for held.Load() < 2 {
+			time.Sleep(10 * time.Millisecond)
+		}
+		hold.Store(false)
+		c.net.Isolate(l.id, true)
+		verified, read := make(chan error, 1), make(chan error, 1)
+		go func() { verified <- l.node.raft.VerifyLeader().Error() }()
+		go func() {
+			_, err := l.node.ReadIndex(t.Context())
+			read <- err
+		}()
+		time.Sleep(100 * time.Millisecond)
+		close(free)
+		if err := <-verified; err != nil {
+			t.Logf("the library's VerifyLeader refused: %v: its hazard is gone", err)
+		}
+		if err := <-read; !errors.Is(err, ErrNotLeader) {
+			t.Errorf("read index: got %v, want ErrNotLeader", err)
+		}
+		c.net.Isolate(l.id, false)
+	})
+}
