@@ -81,6 +81,7 @@ type charges struct {
 	path     []nhi.ID              // account first, root last
 	budgets  []registry.LinkBudget // of the chain, root first
 	counters []counter             // every one loaded, each once
+	observed []kind.Refusal        // by quotas under observation
 	key      []byte                // scratch
 	pathBuf  [MaxDepth]nhi.ID
 	quotaBuf [5]Quota
@@ -205,16 +206,20 @@ func (c *counter) exhausted(want uint64) *Refusal {
 	return r
 }
 
-// spend charges n directly to every counter of list, if all of them have room.
-func (c *charges) spend(list []int, n uint64) *Refusal {
-	if t, room := c.tightest(list); t != nil && n > room {
+// spend charges n directly to every counter of list, if all of them have room. A fact is charged in any case; what a
+// counter has no room for becomes its excess.
+func (c *charges) spend(list []int, n uint64, fact bool) *Refusal {
+	if t, room := c.tightest(list); t != nil && n > room && !fact {
 		return t.exhausted(n)
 	}
 	for _, i := range list {
 		k := &c.counters[i]
+		in := uint64(0)
 		if k.holds {
-			k.charged += n // ≤ limit
-		} else if !addTo(&k.excess, n) {
+			in = min(n, k.room())
+			k.charged += in // ≤ limit
+		}
+		if !addTo(&k.excess, n-in) {
 			return overflow()
 		}
 		k.dirty = true

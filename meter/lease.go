@@ -295,7 +295,7 @@ func (m *Meter) settle(v ledger.View, ev *ledger.Event, at ledger.Stamp, s settl
 	l.Next = s.to
 	d.Quantities = []verify.Quantity{{Meter: l.Meter, N: s.amount}}
 	d.Lease = &verify.LeaseRef{ID: l.ID, From: s.from, To: s.to}
-	return c.finish(d, l, d.Quantities)
+	return c.finishLease(d, l, d.Quantities)
 }
 
 // ownLease returns a lease that the event's signer holds.
@@ -364,8 +364,8 @@ func (c *charges) loadCharge(ref *counterRef, meter string) int {
 	return c.load(n)
 }
 
-// finish completes a decision about a lease: its row, its counters, usage and notices.
-func (c *charges) finish(d ledger.Decision, l *Lease, qs []verify.Quantity) ledger.Decision {
+// finishLease completes a decision about a lease: its row, its counters, usage and notices.
+func (c *charges) finishLease(d ledger.Decision, l *Lease, qs []verify.Quantity) ledger.Decision {
 	if len(qs) > 0 {
 		path, ok := Path(c.v, l.Account, c.pathBuf[:0])
 		if !ok {
@@ -433,7 +433,7 @@ func (m *Meter) decideClose(v ledger.View, ev *ledger.Event, at ledger.Stamp) le
 		d.Quantities = []verify.Quantity{{Meter: l.Meter, N: rest}}
 	}
 	d.Detail = canon.MustMarshal(kind.Closed{Lease: l.ID, Settled: l.Settled, Returned: returned, Over: l.Over})
-	return c.finish(d, l, d.Quantities)
+	return c.finishLease(d, l, d.Quantities)
 }
 
 // mayWriteOff: the tenant's authority may, and so may whoever signed the quota behind every counter of the lease. Budgets

@@ -194,7 +194,7 @@ func TestUsageRefusals(t *testing.T) {
 	if diff := cmp.Diff([]verify.Quantity{{Meter: "input", N: 7}, {Meter: "out", N: 5}}, d.Quantities); diff != "" {
 		t.Errorf("quantities of the leaf (-want +got):\n%s", diff)
 	}
-	u := must[*Usage](t)(w.m.QueryUsage(w.v, UsageQuery{From: 0, To: math.MaxInt64}, w.now))
+	u := must[*UsageSums](t)(w.m.QueryUsage(w.v, UsageQuery{From: 0, To: math.MaxInt64}, w.now))
 	if len(u.Rows) != 2 || u.Rows[0].Sum != 7 || u.Rows[1].Sum != 5 || u.Rows[0].Count != 1 {
 		t.Errorf("got usage %+v, want 7 input and 5 out in one event", u.Rows)
 	}

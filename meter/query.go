@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
@@ -25,6 +24,7 @@ const (
 var (
 	ErrNoAccount = errors.New("account does not exist")
 	ErrNoLink    = errors.New("link does not exist")
+	ErrNoLease   = errors.New("lease does not exist")
 	ErrTooWide   = errors.New("query covers too much: narrow its window, account or grouping")
 	ErrOverflow  = errors.New("sum does not fit into 64 bits")
 	ErrNoZone    = errors.New("system log has no rules for the tenant's time zone")
@@ -145,8 +145,8 @@ type UsageRow struct {
 	Count    uint64 // events
 }
 
-// Usage is the answer to a UsageQuery: rows by time, account, agent, link and meter.
-type Usage struct {
+// UsageSums is the answer to a UsageQuery: rows by time, account, agent, link and meter.
+type UsageSums struct {
 	Rows []UsageRow
 	// Exact: the hours added up are the window asked for, except for time that has not come yet.
 	Exact bool
@@ -154,7 +154,7 @@ type Usage struct {
 
 // QueryUsage adds up usage. now is the stamp that the view reflects. The cost is that of the cells under the account in the
 // window (an agent, a link and an account for each hour), independent of how many events or leaves there are.
-func (m *Meter) QueryUsage(v ledger.View, q UsageQuery, now int64) (*Usage, error) {
+func (m *Meter) QueryUsage(v ledger.View, q UsageQuery, now int64) (*UsageSums, error) {
 	if q.To <= q.From {
 		return nil, &kind.InvalidError{Field: "to", Reason: "is not after from"}
 	}
@@ -177,7 +177,7 @@ func (m *Meter) QueryUsage(v ledger.View, q UsageQuery, now int64) (*Usage, erro
 		loc = time.UTC // as in counting
 	}
 	first, last := InstanceAt(kind.Hour, 0, loc, q.From), InstanceAt(kind.Hour, 0, loc, q.To-1)
-	res := &Usage{Exact: first.Start == q.From && (last.End == q.To || q.To > now)}
+	res := &UsageSums{Exact: first.Start == q.From && (last.End == q.To || q.To > now)}
 	s := usageScan{v: v, q: &q, loc: loc, from: first.Start, to: last.End, sums: make(map[UsageRow]*usageSum)}
 	if err := s.run(); err != nil {
 		return nil, err
@@ -306,12 +306,4 @@ func ListAccounts(v ledger.View, after nhi.ID, limit int) (accounts []Account, m
 		return true
 	})
 	return accounts, more
-}
-
-// resetsAt is the end of an instance as APIs show it: 0 = never.
-func (i Instance) resetsAt() int64 {
-	if i.End == math.MaxInt64 {
-		return 0
-	}
-	return i.End
 }

@@ -34,42 +34,92 @@ func (m *Meter) decideUsage(v ledger.View, ev *ledger.Event, at ledger.Stamp) le
 	if r := c.checkCaps(ev, b.Quantities); r != nil {
 		return r.Decision()
 	}
-	var (
-		listBuf  [MaxCounters]int
-		observed []kind.Refusal
-	)
-	for _, q := range b.Quantities {
-		list, r := c.list(q.Meter, listBuf[:0])
-		if r != nil {
-			return r.Decision()
-		}
-		observed = c.wouldDeny(observed, list, q.N)
-		if r := c.spend(list, q.N); r != nil {
-			return r.Decision()
-		}
-	}
-	d := ledger.Decision{Quantities: b.Quantities, Leaves: c.notices()}
-	d.Writes = c.writes(make([]ledger.Write, 0, len(c.counters)+len(c.path)))
-	var r *Refusal
-	if d.Writes, r = c.count(d.Writes, ev.Account, ev.Agent, ev.Link, b.Quantities); r != nil {
+	if r := c.spendAll(b.Quantities, false); r != nil {
 		return r.Decision()
 	}
-	if len(observed) > 0 {
-		d.Detail = canon.MustMarshal(kind.UsageDetail{WouldDeny: observed})
+	d := ledger.Decision{Quantities: b.Quantities, Leaves: c.notices()}
+	var r *Refusal
+	if d.Writes, r = c.finish(ev.Account, ev.Agent, ev.Link, b.Quantities); r != nil {
+		return r.Decision()
+	}
+	if len(c.observed) > 0 {
+		d.Detail = canon.MustMarshal(kind.UsageDetail{WouldDeny: c.observed})
 	}
 	return d
 }
 
-// wouldDeny appends what the quotas under observation have to say about a spend.
-func (c *charges) wouldDeny(dst []kind.Refusal, list []int, n uint64) []kind.Refusal {
-	for _, i := range list {
-		if k := &c.counters[i]; k.mode == kind.Observe && n > k.room() && len(dst) < kind.MaxWouldDeny {
-			r := k.exhausted(n).Refusal
-			r.Hint = "would_deny: the quota is under observation"
-			dst = append(dst, r)
+// Usage is what was used, for Charge.
+type Usage struct {
+	Account    nhi.ID
+	Agent      nhi.ID            // who used it
+	Link       nhi.LinkID        // the chain it acted under, zero = itself
+	Chain      *registry.Chain   // that chain, whose budgets are charged; nil if it holds no longer
+	Quantities []verify.Quantity // ascending by meter, each once
+	// Fact: it has happened. Then nothing is refused for want of room: what a counter has none for becomes excess.
+	Fact bool
+}
+
+// Charge counts usage as part of another domain's decision, in the same step. It is a pure function: the caller's decision
+// carries the writes and leaves, and names the quantities, or the sums that queries give are not those of the leaves.
+func (m *Meter) Charge(v ledger.View, at ledger.Stamp, u Usage) ([]ledger.Write, []ledger.SystemLeaf, *Refusal) {
+	if len(u.Quantities) == 0 || len(u.Quantities) > kind.MaxQuantities {
+		return nil, nil, refusal(verify.OutcomeInvalid, "quantities are none or too many")
+	}
+	for i, q := range u.Quantities {
+		if kind.CheckMeter(q.Meter) != nil || q.N > kind.MaxAmount || i > 0 && u.Quantities[i-1].Meter >= q.Meter {
+			return nil, nil, refusal(verify.OutcomeInvalid, "quantities are out of range or out of order")
 		}
 	}
-	return dst
+	if !u.Fact {
+		if r := refuseAtQuality(v, at); r != nil {
+			return nil, nil, r
+		}
+	}
+	c := charges{m: m, v: v, at: at.Time}
+	if r := c.open(u.Account, u.Chain); r != nil {
+		return nil, nil, r
+	}
+	if r := c.spendAll(u.Quantities, u.Fact); r != nil {
+		return nil, nil, r
+	}
+	leaves := c.notices()
+	writes, r := c.finish(u.Account, u.Agent, u.Link, u.Quantities)
+	if r != nil {
+		return nil, nil, r
+	}
+	return writes, leaves, nil
+}
+
+// spendAll charges quantities directly, each to its own counters.
+func (c *charges) spendAll(qs []verify.Quantity, fact bool) *Refusal {
+	var buf [MaxCounters]int
+	for _, q := range qs {
+		list, r := c.list(q.Meter, buf[:0])
+		if r != nil {
+			return r
+		}
+		c.wouldDeny(list, q.N)
+		if r := c.spend(list, q.N, fact); r != nil {
+			return r
+		}
+	}
+	return nil
+}
+
+// finish returns the writes of a decision: the counters that changed, and usage.
+func (c *charges) finish(account, agent nhi.ID, link nhi.LinkID, qs []verify.Quantity) ([]ledger.Write, *Refusal) {
+	return c.count(c.writes(make([]ledger.Write, 0, len(c.counters)+len(c.path))), account, agent, link, qs)
+}
+
+// wouldDeny remembers what the quotas under observation have to say about a spend.
+func (c *charges) wouldDeny(list []int, n uint64) {
+	for _, i := range list {
+		if k := &c.counters[i]; k.mode == kind.Observe && n > k.room() && len(c.observed) < kind.MaxWouldDeny {
+			r := k.exhausted(n).Refusal
+			r.Hint = "would_deny: the quota is under observation"
+			c.observed = append(c.observed, r)
+		}
+	}
 }
 
 // checkCaps holds what one request uses against the caps of the chain's scopes (delegation rule 7). The ledger has checked
