@@ -268,7 +268,7 @@ func (a *apply) commit() error {
 	}
 	a.spine.flush(a.x)
 	a.x.blind(metaKey(), a.meta.encode())
-	if err := a.x.batch.Commit(pebble.NoSync); err != nil {
+	if err := a.x.commit(); err != nil {
 		return &FatalError{Op: "commit batch", Err: err}
 	}
 	for _, ts := range a.touched {

@@ -79,13 +79,15 @@ var ErrBadSignature = errors.New("signature does not hold")
 
 // envelope is one envelope of the command and what is known of it so far.
 type envelope struct {
-	*nhi.Envelope
-	digests   []nhi.Digest
-	sigDigest nhi.Digest
-	hashed    bool // sigDigest is set
-	recorded  bool // the signature record is in the batch
-	verified  bool
-	bad       bool
+	*nhi.Envelope // nil if it cannot be read
+	err           error
+	events        []*nhi.Event // nil where the payload cannot be read
+	digests       []nhi.Digest
+	sigDigest     nhi.Digest
+	hashed        bool // sigDigest is set
+	recorded      bool // the signature record is in the batch
+	verified      bool
+	bad           bool
 }
 
 // events applies a command of events.
@@ -108,23 +110,20 @@ func (a *apply) events(c *Command) ([]EventResult, error) {
 	}
 	results := make([]EventResult, 0, max(len(c.Envelopes), len(c.Verdicts)))
 	addenda := c.Addenda
-	for _, raw := range c.Envelopes {
-		e, err := nhi.DecodeEnvelope(raw)
-		if err != nil {
-			results = append(results, EventResult{State: Invalid, Err: err})
+	envelopes := a.open(slot, c.Envelopes)
+	for i := range envelopes {
+		env := &envelopes[i]
+		if env.Envelope == nil {
+			results = append(results, EventResult{State: Invalid, Err: env.err})
 			continue
 		}
-		env := envelope{Envelope: e, digests: make([]nhi.Digest, len(e.Payloads))}
-		for k, p := range e.Payloads {
-			env.digests[k] = nhi.PayloadDigest(p)
-		}
-		for k := range e.Payloads {
+		for k := range env.Payloads {
 			n := len(results)
 			if n >= MaxCommandEvents || ts == nil {
 				results = append(results, EventResult{State: Invalid, Err: ErrWrongLog})
 				continue
 			}
-			in := incoming{env: &env, k: k, least: least}
+			in := incoming{env: env, k: k, least: least}
 			if n < len(c.Verdicts) {
 				in.verdict = &c.Verdicts[n]
 			}
@@ -142,6 +141,30 @@ func (a *apply) events(c *Command) ([]EventResult, error) {
 		}
 	}
 	return results, nil
+}
+
+// open decodes the envelopes of a command and looks up the request rows of all their events at once.
+func (a *apply) open(slot uint32, raws [][]byte) []envelope {
+	out := make([]envelope, len(raws))
+	var keys [][]byte
+	for i, raw := range raws {
+		e, err := nhi.DecodeEnvelope(raw)
+		if err != nil {
+			out[i].err = err
+			continue
+		}
+		env := &out[i]
+		env.Envelope, env.digests, env.events = e, make([]nhi.Digest, len(e.Payloads)), make([]*nhi.Event, len(e.Payloads))
+		for k, p := range e.Payloads {
+			env.digests[k] = nhi.PayloadDigest(p)
+			if ev, err := nhi.DecodeEvent(p); err == nil {
+				env.events[k] = ev
+				keys = append(keys, requestKey(nil, slot, ev.Agent, ev.ID))
+			}
+		}
+	}
+	a.x.prefetch(keys)
+	return out
 }
 
 // incoming is one event on its way through event.
@@ -163,11 +186,12 @@ var noVerdict Verdict
 // idempotency row nothing leaves a trace; from there on everything but a duplicate and a stale verdict leaves a leaf.
 func (a *apply) event(ts *tenantState, in *incoming) (EventResult, error) {
 	invalid := func(err error) (EventResult, error) { return EventResult{State: Invalid, Slot: ts.Slot, Err: err}, nil }
-	payload := in.env.Payloads[in.k]
-	ev, err := nhi.DecodeEvent(payload)
-	if err != nil {
+	payload, ev := in.env.Payloads[in.k], in.env.events[in.k]
+	if ev == nil {
+		_, err := nhi.DecodeEvent(payload) // again, for the reason
 		return invalid(err)
 	}
+	var err error
 	if in.kind = a.kinds[ev.Kind]; in.kind == nil {
 		return invalid(ErrUnknownKind)
 	}
