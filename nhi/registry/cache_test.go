@@ -62,6 +62,16 @@ func TestCacheAtOlderPositions(t *testing.T) {
 		t.Errorf("before the registration: got %v, want %v", err, CodeUnknownLink)
 	}
 
+	signers, key := NewSignerCache(64), f.b.key.Public().ID()
+	if _, err := signers.Resolve(f.tenant, f.at(), key); err != nil {
+		t.Fatal(err)
+	}
+	early := f.at()
+	early.Index = 0
+	if _, err := signers.Resolve(f.tenant, early, key); !errors.Is(err, CodeUnknownKey) {
+		t.Errorf("key before its registration: got %v, want %v", err, CodeUnknownKey)
+	}
+
 	before := f.at()
 	f.want(OK, f.do(f.by(f.human), KindRevokeLink, &RevokeLinkBody{Link: f.root}))
 	before.Index-- // the state before the revocation
@@ -105,6 +115,9 @@ func TestCacheIsBounded(t *testing.T) {
 		t.Errorf("replaced entry: got %d, %v", v, ok)
 	}
 	at.Entities--
+	if _, ok := c.get(at, [32]byte{byte(9999 & 0xff), byte(9999 >> 8)}); ok {
+		t.Error("found under another epoch")
+	}
 	c.put(at, [32]byte{byte(9999 & 0xff), byte(9999 >> 8)}, -2)
 	at.Entities++
 	if v, ok := c.get(at, [32]byte{byte(9999 & 0xff), byte(9999 >> 8)}); !ok || v != -1 {

@@ -225,27 +225,27 @@ func resourceIn(child, parent resource, tree Tree) bool {
 	}
 }
 
-// narrow returns s as a part of p, or false if s is not inside p.
-func (p *effective) narrow(s *Scope, tree Tree) (effective, bool) {
-	for _, a := range s.Actions {
-		if !slices.ContainsFunc(p.actions, func(q string) bool { return actionIn(a, q) }) {
+// narrow returns child as a part of s, or false if child is not inside s.
+func (s *effective) narrow(child *Scope, tree Tree) (effective, bool) {
+	for _, a := range child.Actions {
+		if !slices.ContainsFunc(s.actions, func(q string) bool { return actionIn(a, q) }) {
 			return effective{}, false
 		}
 	}
-	own, ok := parseResource(s.Resource)
-	if !ok || !resourceIn(own, p.resources[len(p.resources)-1], tree) {
+	own, ok := parseResource(child.Resource)
+	if !ok || !resourceIn(own, s.resources[len(s.resources)-1], tree) {
 		return effective{}, false
 	}
-	out := effective{actions: s.Actions, resources: p.resources}
-	if own != p.resources[len(p.resources)-1] {
-		out.resources = append(slices.Clip(p.resources), own)
+	out := effective{actions: child.Actions, resources: s.resources}
+	if own != s.resources[len(s.resources)-1] {
+		out.resources = append(slices.Clip(s.resources), own)
 	}
-	caps := make([]Amount, 0, len(p.caps)+len(s.Caps))
-	for _, m := range slices.Sorted(maps.Keys(s.Caps)) {
-		caps = append(caps, Amount{m, s.Caps[m]})
+	caps := make([]Amount, 0, len(s.caps)+len(child.Caps))
+	for _, m := range slices.Sorted(maps.Keys(child.Caps)) {
+		caps = append(caps, Amount{m, child.Caps[m]})
 	}
-	for _, c := range p.caps {
-		n, given := s.Caps[c.Meter]
+	for _, c := range s.caps {
+		n, given := child.Caps[c.Meter]
 		if given && n > c.N {
 			return effective{}, false
 		}

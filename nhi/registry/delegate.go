@@ -109,7 +109,9 @@ func (e *Env) admitLink(l *Link, id nhi.LinkID, b *RegisterLinkBody) (via []byte
 }
 
 // parties checks issuer and subject: alive, of types that may take part, and
-// named with their current keys (rules 2, 3, 5, 10). It returns the issuer's key.
+// named with their current keys (rules 2, 3, 5, 10). Below the root the issuer is
+// the subject of a registered link, so its type has been checked. It returns the
+// issuer's key.
 func (e *Env) parties(l *Link, hop int) (*Key, error) {
 	issuer, err := ResolveIdentity(e.View, l.Issuer, e.Index)
 	if err != nil {
@@ -120,9 +122,6 @@ func (e *Env) parties(l *Link, hop int) (*Key, error) {
 	}
 	if l.isRoot() && !issuesRoots(issuer.Type) {
 		return nil, refuseAt(CodeBadRoot, hop)
-	}
-	if !l.isRoot() && !takesPart(issuer.Type) {
-		return nil, refuseAt(CodeKeyPurpose, hop)
 	}
 	subject, err := ResolveIdentity(e.View, l.Subject, e.Index)
 	if err != nil {

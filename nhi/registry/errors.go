@@ -36,7 +36,7 @@ const (
 	CodeCountersign  Code = 19 // a root link without the authority's countersignature (rule 5)
 	CodeSuite        Code = 20 // names another suite than the registered key's, or an unknown one (rule 5)
 	CodeWeakSuite    Code = 21 // suite below the least of its class (rule 5)
-	CodeKeyPurpose   Code = 22 // this type of identity issues no links, or receives none (rule 5)
+	CodeKeyPurpose   Code = 22 // this type of identity receives no links (rule 5)
 	CodeEvidence     Code = 23 // evidence of an unknown kind (rule 5)
 	CodeWindow       Code = 24 // nbf, exp not a window, or not inside the parent's (rule 6)
 	CodeNotYet       Code = 25 // before nbf (rule 6)

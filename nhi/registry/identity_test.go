@@ -112,6 +112,10 @@ func TestAuthorityRegistersItselfOnce(t *testing.T) {
 	w.want(CodeExists, w.do(By{Key: w.authority.key.Public().ID()}, KindRegister, b))
 
 	pretender := keyOf(t, "pretender")
+	empty := w.tenant
+	w.tenant = newState() // its key in the body, another under the event
+	w.want(CodeUnauthorized, w.do(By{Key: pretender.Public().ID()}, KindRegister, b))
+	w.tenant = empty
 	b, err = NewRegistration(pretender, w.ledger, w.tenantID, w.authority.id, Authority)
 	if err != nil {
 		t.Fatal(err)
@@ -251,7 +255,14 @@ func TestNobodyLocksThemselvesOut(t *testing.T) {
 		return &StatusBody{ID: w.authority.id, Key: nhi.Digest(k.Public().ID())}
 	}
 	w.want(CodeUnauthorized, w.do(w.by(w.authority), KindRevoke, key(w.authority.key)))
-	old := w.rotate(w.authority, "authority 2", 0)
+	old := w.rotate(w.authority, "authority 2", w.time+60*second)
+	by := w.by(w.authority)
+	by.Key = old.Public().ID()
+	again, err := NewRotation(keyOf(t, "authority 3"), w.ledger, w.tenantID, w.authority.id, Authority, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.want(CodeUnauthorized, w.do(by, KindRotate, again))
 	w.want(OK, w.do(w.by(w.authority), KindRevoke, key(old)))
 
 	raw, err := (&StatusBody{ID: w.admin.id}).Encode()

@@ -3,6 +3,7 @@ package registry
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/creto-systems/creto/nhi"
@@ -132,6 +133,7 @@ func TestRulesOfTheBody(t *testing.T) {
 		{"oversight twice", func(l *Link) { l.Oversight = []string{"sre", "sre"} }, CodeMalformed},
 		{"label", func(l *Link) { l.Purpose.Label = "naïve" }, CodeMalformed},
 		{"resource with star", func(l *Link) { l.Scopes[1].Resource = "service/*" }, CodeMalformed},
+		{"account of nobody", func(l *Link) { l.Scopes[0].Resource = AccountResource(nhi.ID{}) }, CodeMalformed},
 		{"resource that is no account", func(l *Link) { l.Scopes[0].Resource = "account:team" }, CodeMalformed},
 	}
 	for _, tt := range tests {
@@ -269,6 +271,54 @@ func TestTypesInChains(t *testing.T) {
 	unknown := &person{idOf("nobody"), keyOf(t, "nobody"), Agent}
 	b, _ := f.signed(f.rootLink(f.human, unknown), f.human)
 	f.want(CodeUnknownIdentity, f.do(f.by(f.human), KindRegisterLink, b))
+}
+
+// The rules that registration makes sure of are checked again when a chain is
+// resolved, in case rows say otherwise.
+func TestRowsThatBreakRules(t *testing.T) {
+	f := newFamily(t)
+	c, err := ResolveChain(f.tenant, f.second, f.index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(l *Link)
+		want   Code
+	}{
+		{"another ledger", func(l *Link) { l.Ledger[0]++ }, CodeWrongLedger},
+		{"another tenant", func(l *Link) { l.Tenant[0]++ }, CodeWrongTenant},
+		{"another parent", func(l *Link) { l.Parent[0]++ }, CodeUnknownLink},
+		{"nothing", func(*Link) {}, OK},
+	} {
+		l := f.third()
+		tt.change(l)
+		if _, _, err := extend(c, nhi.LinkID{1}, l, f.tree, nil); CodeOf(err) != tt.want {
+			t.Errorf("%s: got %v, want %v", tt.name, err, tt.want)
+		}
+	}
+	l := f.rootLink(f.a, f.b)
+	l.V, l.Suite, l.IssuerKey = 1, 1, f.a.key.Public().ID()
+	l.Sort()
+	f.tenant.put(set(TableLink, []byte(strings.Repeat("r", 32)), linkRow{Body: canon.MustMarshal(l), Via: []byte{0, 0}}))
+	if _, err := ResolveChain(f.tenant, nhi.LinkID([]byte(strings.Repeat("r", 32))), f.index); !errors.Is(err, CodeBadRoot) {
+		t.Errorf("root issued by an agent: got %v, want %v", err, CodeBadRoot)
+	}
+}
+
+// A suspended human's root link does not come in by way of the authority.
+func TestSuspendedIssuer(t *testing.T) {
+	f := newFamily(t)
+	l := f.rootLink(f.human, f.other)
+	b, _ := f.signed(l, f.human)
+	f.want(OK, f.do(f.by(f.authority), KindSuspend, &StatusBody{ID: f.human.id}))
+	f.want(CodeSuspended, f.do(f.by(f.authority), KindRegisterLink, b))
+	f.want(CodeUnauthorized, f.do(f.by(f.human), KindRegisterLink, b))
+	r, err := NewRotation(keyOf(t, "human 2"), f.ledger, f.tenantID, f.human.id, Human, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.want(CodeSuspended, f.do(f.by(f.human), KindRotate, r))
 }
 
 func (w *world) request(c *Chain, action string) Request {
