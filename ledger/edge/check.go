@@ -36,18 +36,23 @@ func (e *Edge) check(tenant nhi.ID, sub *Submission, before *item) (*item, error
 		return nil, err
 	}
 	defer release()
-	it := before
-	if it == nil {
-		if it, err = e.authenticate(v, tenant, sub); err != nil {
-			return nil, err
+	// A store error panics inside the view; Guard brings it back as an error.
+	var next item
+	if err := ledger.Guard(func() (err error) {
+		it := before
+		if it == nil {
+			if it, err = e.authenticate(v, tenant, sub); err != nil {
+				return err
+			}
+			if err = e.seal(it, sub); err != nil {
+				return err
+			}
 		}
-		if err := e.seal(it, sub); err != nil {
-			return nil, err
-		}
-	}
-	next := *it
-	next.answer = make(chan answer, 1)
-	if next.verdicts, err = e.decide(v, it); err != nil {
+		next = *it
+		next.answer = make(chan answer, 1)
+		next.verdicts, err = e.decide(v, it)
+		return err
+	}); err != nil {
 		return nil, err
 	}
 	next.size = len(next.encoded) + 16

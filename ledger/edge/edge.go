@@ -223,3 +223,17 @@ func refused(sub *Submission, err error) ([]Result, error) {
 	}
 	return results, nil
 }
+
+// Workers returns the pool that verifies, which its owner runs.
+func (e *Edge) Workers() *nhi.VerifyPool { return e.cfg.Workers }
+
+// Waiting returns the number of events that wait for a command.
+func (e *Edge) Waiting() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n := 0
+	for _, q := range e.queues {
+		n += q.events
+	}
+	return n
+}
