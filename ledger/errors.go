@@ -49,3 +49,5 @@ var (
 func corrupt(what string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrCorrupt, fmt.Sprintf(what, args...))
 }
+
+func isNotFound(err error) bool { return errors.Is(err, ErrNotFound) }

@@ -38,7 +38,7 @@ type txn struct {
 	db      *pebble.DB
 	overlay [256]*overlay      // by table
 	blinds  [256]*pebble.Batch // by table: rows that are not in the overlay
-	points  *pebble.Iterator // for get: reused, because setting one up costs more than a lookup
+	points  *pebble.Iterator   // for get: reused, because setting one up costs more than a lookup
 	iter    *pebble.Iterator
 	iterOut bool // iter is in use by a scan further up the stack
 	hashed  []byte
