@@ -92,7 +92,9 @@ func (r *request) decode(b []byte) error {
 	r.quality = verify.Quality{Code: verify.QualityCode(b[81]), Flags: verify.QualityFlags(b[82])}
 	r.outcome = verify.OutcomeCode(b[83])
 	r.conflicts = binary.BigEndian.Uint32(b[84:])
-	r.detail = b[requestSize:]
+	if len(b) > requestSize {
+		r.detail = b[requestSize:]
+	}
 	return nil
 }
 

@@ -1,0 +1,44 @@
+package ledger
+
+// Rows returns every row of the state store but where the Raft log stands, for comparing two stores key by key.
+func (l *Log) Rows() (map[string]string, error) {
+	it, err := l.db.NewIter(nil)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]string)
+	for ok := it.First(); ok; ok = it.Next() {
+		v, err := it.ValueAndErr()
+		if err != nil {
+			return nil, err
+		}
+		out[string(it.Key())] = string(v)
+	}
+	return out, it.Close()
+}
+
+// CountRows returns the number of rows of a table.
+func (l *Log) CountRows(t Table) (int, error) {
+	rows, err := l.Rows()
+	n := 0
+	for k := range rows {
+		if Table(k[0]) == t {
+			n++
+		}
+	}
+	return n, err
+}
+
+// Tables that tests count.
+const (
+	TableLeaves   = tableLeaves
+	TableRequests = tableRequests
+	TableTimers   = tableTimers
+	TablePayloads = tablePayloads
+)
+
+// ParseCursor is what List does with a page cursor.
+func ParseCursor(s string, newest bool) (uint64, error) { return parseCursor(s, newest) }
+
+// EncodeCursor is the inverse of ParseCursor.
+func EncodeCursor(newest bool, index uint64) string { return encodeCursor(newest, index) }
