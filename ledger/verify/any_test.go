@@ -117,6 +117,11 @@ func TestEventProofWithRegistration(t *testing.T) {
 	if strings.Contains(strings.Join(r.NotProved, "\n"), "whose key it is") {
 		t.Errorf("got %q, want the key's owner proved", r.NotProved)
 	}
+	self := f.proof(t, f.one, 10) // an authority's own registration proves itself
+	self.Register = &verify.Registration{Payload: self.Payload, Leaf: self.Leaf, Path: self.Path}
+	if _, err := verify.VerifyEventProof(encode(t, self), f.trust, verify.Options{}); err != nil {
+		t.Error(err)
+	}
 	bad := with(10)
 	bad.Register.Path[0][0] ^= 1
 	for name, p := range map[string]*verify.EventProof{

@@ -300,7 +300,7 @@ func (r *run) checkRegistration(p *parsedEvent) error {
 		return bad(errors.New("a registration without the key it registers"))
 	case leaf.Slot != head.Slot || leaf.Cell != head.Cell:
 		return bad(errors.New("the registration is of another log than its head"))
-	case head == p.head && leaf.Index >= p.leaf.Index:
+	case head == p.head && leaf.Index > p.leaf.Index: // an authority signs its own registration
 		return bad(errors.New("the key was registered after it signed"))
 	case !leaf.Outcome.Code.Accepted() || nhi.PayloadDigest(g.Payload) != leaf.Payload:
 		return bad(errors.New("the registration was refused, or is of another event"))
