@@ -57,8 +57,8 @@ func (c *counter) room() uint64 {
 	return subSat(c.limit, addSat(c.used(), c.open))
 }
 
-func (c *counter) row() []byte {
-	b := append(make([]byte, 0, 24), rowVersion)
+func (c *counter) appendRow(b []byte) []byte {
+	b = append(b, rowVersion)
 	b = binary.AppendUvarint(b, c.charged)
 	b = binary.AppendUvarint(b, c.open)
 	b = binary.AppendUvarint(b, c.excess)
@@ -83,8 +83,21 @@ type charges struct {
 	counters []counter             // every one loaded, each once
 	observed []kind.Refusal        // by quotas under observation
 	key      []byte                // scratch
-	pathBuf  [MaxDepth]nhi.ID
-	quotaBuf [5]Quota
+	arena    []byte                // keys and values of the writes, one after the other
+
+	pathBuf    [MaxDepth]nhi.ID
+	quotaBuf   [5]Quota
+	counterBuf [6]counter
+	keyBuf     [cellKeySize]byte
+}
+
+// kept returns what was appended to the arena from start on. It stays valid when the arena grows.
+func (c *charges) kept(start int) []byte { return c.arena[start:len(c.arena):len(c.arena)] }
+
+func (m *Meter) charges(v ledger.View, at ledger.Stamp) *charges {
+	c := &charges{m: m, v: v, at: at.Time}
+	c.key, c.counters = c.keyBuf[:0], c.counterBuf[:0]
+	return c
 }
 
 // open finds the levels that a spend at account under chain, which may be nil, is charged to.
@@ -255,8 +268,12 @@ func (c *charges) notices() []ledger.SystemLeaf {
 func (c *charges) writes(dst []ledger.Write) []ledger.Write {
 	for i := range c.counters {
 		if k := &c.counters[i]; k.dirty {
-			key := k.appendKey(make([]byte, 0, 27+len(k.meter)), k.meter)
-			dst = append(dst, ledger.Write{Table: TableCounter, Key: key, Value: k.row()})
+			start := len(c.arena)
+			c.arena = k.appendKey(c.arena, k.meter)
+			key := c.kept(start)
+			start = len(c.arena)
+			c.arena = k.appendRow(c.arena)
+			dst = append(dst, ledger.Write{Table: TableCounter, Key: key, Value: c.kept(start)})
 		}
 	}
 	return dst

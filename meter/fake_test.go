@@ -21,6 +21,7 @@ type fakeView struct {
 	tenant ledger.Tenant
 	next   uint64
 	system *fakeView
+	key    []byte // scratch
 }
 
 func newFakeView() *fakeView {
@@ -30,7 +31,8 @@ func newFakeView() *fakeView {
 func rowName(t ledger.Table, key []byte) string { return string(append([]byte{byte(t)}, key...)) }
 
 func (f *fakeView) Get(t ledger.Table, key []byte) ([]byte, bool) {
-	v, ok := f.rows[rowName(t, key)]
+	f.key = append(append(f.key[:0], byte(t)), key...)
+	v, ok := f.rows[string(f.key)]
 	return v, ok
 }
 

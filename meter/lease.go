@@ -177,7 +177,7 @@ func (m *Meter) ReserveAll(v ledger.View, at ledger.Stamp, chain *registry.Chain
 		return nil, nil, nil, r
 	}
 	var (
-		c       = charges{m: m, v: v, at: at.Time}
+		c       = m.charges(v, at)
 		grants  = make([]kind.Grant, 0, len(rs))
 		writes  = make([]ledger.Write, 0, 4*len(rs))
 		timers  = make([]ledger.Timer, 0, len(rs))
@@ -287,7 +287,7 @@ func (m *Meter) settle(v ledger.View, ev *ledger.Event, at ledger.Stamp, s settl
 	case s.from != l.Next:
 		return refuse(verify.OutcomeConflict, "sequence numbers settle in order and without gaps")
 	}
-	c := charges{m: m, v: v, at: at.Time}
+	c := m.charges(v, at)
 	d, r := c.spendLease(l, s.amount)
 	if r != nil {
 		return r.Decision()
@@ -412,7 +412,7 @@ func (m *Meter) decideClose(v ledger.View, ev *ledger.Event, at ledger.Stamp) le
 	if b.Spent < known {
 		return refuse(verify.OutcomeConflict, "more was settled under the lease than this says was spent")
 	}
-	c := charges{m: m, v: v, at: at.Time}
+	c := m.charges(v, at)
 	rest := b.Spent - known
 	d, r := c.spendLease(l, rest)
 	if r != nil {

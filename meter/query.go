@@ -45,7 +45,7 @@ type Counter struct {
 // stamp at: from the account up to the root, then from the root of the chain down. Whether the chain still holds does not
 // matter. An empty meter asks for all meters. At most MaxRows.
 func (m *Meter) QueryQuota(v ledger.View, account nhi.ID, meter string, link nhi.LinkID, at int64) ([]Counter, error) {
-	c := charges{m: m, v: v, at: at}
+	c := m.charges(v, ledger.Stamp{Time: at})
 	if r := c.open(account, nil); r != nil {
 		return nil, fmt.Errorf("query quota of %s: %w", account, ErrNoAccount)
 	}

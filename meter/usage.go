@@ -2,6 +2,7 @@ package meter
 
 import (
 	"encoding/binary"
+	"slices"
 	"time"
 
 	"github.com/creto-systems/creto/ledger"
@@ -27,7 +28,7 @@ func (m *Meter) decideUsage(v ledger.View, ev *ledger.Event, at ledger.Stamp) le
 	if r := refuseAtQuality(v, at); r != nil {
 		return r.Decision()
 	}
-	c := charges{m: m, v: v, at: at.Time}
+	c := m.charges(v, at)
 	if r := c.open(ev.Account, ev.Chain); r != nil {
 		return r.Decision()
 	}
@@ -75,7 +76,7 @@ func (m *Meter) Charge(v ledger.View, at ledger.Stamp, u Usage) ([]ledger.Write,
 			return nil, nil, r
 		}
 	}
-	c := charges{m: m, v: v, at: at.Time}
+	c := m.charges(v, at)
 	if r := c.open(u.Account, u.Chain); r != nil {
 		return nil, nil, r
 	}
@@ -185,15 +186,19 @@ func readCellKey(b []byte) (k cellKey) {
 // count appends the writes that count quantities, ascending by meter, as used at account by agent under link.
 func (c *charges) count(dst []ledger.Write, account, agent nhi.ID, link nhi.LinkID, qs []verify.Quantity) ([]ledger.Write, *Refusal) {
 	hour := c.hour().Start
+	c.arena = slices.Grow(c.arena, len(c.path)*(cellKeySize+16+32*len(qs)))
 	for _, level := range c.path {
 		k := cellKey{level: level, hour: hour, account: account, agent: agent, link: link}
-		key := k.append(make([]byte, 0, cellKeySize))
+		start := len(c.arena)
+		c.arena = k.append(c.arena)
+		key := c.kept(start)
 		old, _ := c.v.Get(TableUsage, key)
-		value, r := addToCell(key, old, qs)
-		if r != nil {
+		start = len(c.arena)
+		var r *Refusal
+		if c.arena, r = addToCell(c.arena, key, old, qs); r != nil {
 			return nil, r
 		}
-		dst = append(dst, ledger.Write{Table: TableUsage, Key: key, Value: value})
+		dst = append(dst, ledger.Write{Table: TableUsage, Key: key, Value: c.kept(start)})
 	}
 	return dst, nil
 }
@@ -207,14 +212,14 @@ func (c *charges) hour() Instance {
 	return i
 }
 
-// addToCell merges quantities into a cell's value: version, then meters in ascending order, each {length, name, sum,
+// addToCell appends a cell's value with quantities merged into it to out: version, then meters in ascending order, each {length, name, sum,
 // count}. old may be nil.
-func addToCell(key, old []byte, qs []verify.Quantity) ([]byte, *Refusal) {
+func addToCell(out, key, old []byte, qs []verify.Quantity) ([]byte, *Refusal) {
 	r := rowReader{}
 	if old != nil {
 		r = readRow(old)
 	}
-	out := append(make([]byte, 0, len(old)+8+24*len(qs)), rowVersion)
+	out = append(out, rowVersion)
 	n := 0
 	emit := func(meter []byte, sum, count uint64) {
 		out = append(append(out, byte(len(meter))), meter...)
@@ -238,7 +243,7 @@ func addToCell(key, old []byte, qs []verify.Quantity) ([]byte, *Refusal) {
 			next()
 		case name != nil && string(name) == q.Meter:
 			if !addTo(&sum, q.N) {
-				return nil, refusal(verify.OutcomeOverflow, "usage of an hour cannot count that far")
+				return out, refusal(verify.OutcomeOverflow, "usage of an hour cannot count that far")
 			}
 			emit(name, sum, count+1)
 			next()
@@ -258,7 +263,7 @@ func addToCell(key, old []byte, qs []verify.Quantity) ([]byte, *Refusal) {
 		r.end(TableUsage, key)
 	}
 	if n > MaxCellMeters {
-		return nil, refusal(verify.OutcomeLimit, "too many different meters in one hour")
+		return out, refusal(verify.OutcomeLimit, "too many different meters in one hour")
 	}
 	return out, nil
 }
