@@ -259,3 +259,31 @@ func TestReceiptFile(t *testing.T) {
 		t.Error("receipts of another ledger: got no error")
 	}
 }
+
+func BenchmarkVerifyCompleteness(b *testing.B) {
+	f := newFixture(b, 0)
+	const n = 20000
+	for range n {
+		check(b, f.AppendSystem(f.one, "system.tick"))
+	}
+	check(b, f.Seal())
+	trust := must[*verify.Trust](b)(verify.ParseTrust(f.Trust()))
+	file := f.completeness(b, 0, f.Time, 0, len(f.Epochs))
+	b.SetBytes(int64(len(file)))
+	for b.Loop() {
+		if _, err := verify.VerifyCompleteness(bytes.NewReader(file), trust, verify.Options{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/leaf")
+}
+
+func BenchmarkVerifyEventProof(b *testing.B) {
+	f := newFixture(b, 3)
+	file := encode(b, f.proof(b, f.one, 3))
+	for b.Loop() {
+		if _, err := verify.VerifyEventProof(file, f.trust, verify.Options{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -15,7 +15,7 @@ import (
 const MaxProofHashes = 63
 
 // ErrProof is what every Merkle proof that does not hold matches with errors.Is.
-var ErrProof = errors.New("Merkle proof does not hold")
+var ErrProof = errors.New("proof of the Merkle tree does not hold")
 
 // EmptyRoot returns the root of the tree without leaves, SHA-256 of nothing (RFC 6962, 2.1).
 func EmptyRoot() nhi.Digest {
