@@ -95,6 +95,9 @@ func BenchmarkRestart(b *testing.B) {
 	if err := w.Set(keyHistory, encodeHistory([]configurationAt{{1, conf}})); err != nil {
 		b.Fatal(err)
 	}
+	if err := w.SetUint64(keyCurrentTerm, 1); err != nil {
+		b.Fatal(err)
+	}
 	const entries = 1_000_000
 	for i := uint64(2); i <= entries; {
 		var batch []*raft.Log

@@ -104,6 +104,11 @@ type Config struct {
 	// [ErrHasState] on a node that has state; see [HasState]. An empty Addr of this node's own line means its advertised
 	// address.
 	Bootstrap []Server
+	// Join says that this is the first start of a node which AddNonvoter has added or will add, and which has never
+	// been a member under this id, or was removed since. Without it a node that has no state refuses to start with
+	// [ErrNoState]; with it, one that has state refuses with [ErrHasState]. It must come from an operator's act (a join
+	// token), never from looking at the disk: a lost disk would look the same.
+	Join bool
 
 	// Heartbeat (1s), Election (1s) and LeaderLease (500ms) are Raft's timers: a follower that hears nothing for one to
 	// two heartbeats asks for an election. Multiply all three for slow networks.
@@ -176,6 +181,9 @@ func (c *Config) validate() error {
 	}
 	if c.Network == nil && c.Listener == nil && c.BindAddr == "" {
 		bad("bind address is missing")
+	}
+	if len(c.Bootstrap) > 0 && c.Join {
+		bad("a node cannot both bootstrap and join")
 	}
 	if len(c.Bootstrap) > 0 {
 		self := false

@@ -30,8 +30,11 @@ var (
 	ErrEmpty = errors.New("command is empty")
 	// ErrClosed means that the node was closed or has stopped. Nothing was proposed.
 	ErrClosed = errors.New("node is closed")
-	// ErrHasState means that a node which holds state was asked to bootstrap.
+	// ErrHasState means that a node which holds state was asked to bootstrap or to join.
 	ErrHasState = errors.New("node already has state")
+	// ErrNoState means that a node without state was asked to go on. Its disk may have been lost: a voter that has forgotten
+	// its votes and entries must not come back under its old id.
+	ErrNoState = errors.New("node has no state: bootstrap it, or remove its id from the cluster and let it join")
 	// ErrStateAhead means that the state machine has applied more than the log holds: the log lost its end. The
 	// node must be removed and replaced; it must not start.
 	ErrStateAhead = errors.New("state machine is ahead of the log")

@@ -38,12 +38,12 @@ func (a *adapter) ApplyBatch(logs []*raft.Log) []any {
 	results := make([]any, len(logs))
 	a.entries, a.pos = a.entries[:0], a.pos[:0]
 	if n.store.isDead() {
-		n.store.block()
+		return a.unapplied(results)
 	}
 	var lastIndex, lastTerm uint64
 	for i, l := range logs {
 		if l.Index <= lastIndex {
-			a.stop(fmt.Errorf("%w: entry %d follows entry %d", ErrCorrupt, l.Index, lastIndex))
+			return a.stop(results, fmt.Errorf("%w: entry %d follows entry %d", ErrCorrupt, l.Index, lastIndex))
 		}
 		lastIndex = l.Index
 		switch {
@@ -67,7 +67,7 @@ func (a *adapter) ApplyBatch(logs []*raft.Log) []any {
 			err = fmt.Errorf("state machine gave %d results for %d entries", len(out), len(a.entries))
 		}
 		if err != nil {
-			a.stop(err)
+			return a.stop(results, err)
 		}
 		for i, r := range out {
 			results[a.pos[i]] = r
@@ -93,10 +93,23 @@ func (a *adapter) call(entries []Entry) (out []any, err error) {
 	return a.n.cfg.StateMachine.Apply(entries)
 }
 
-// stop ends the node; it does not return.
-func (a *adapter) stop(err error) {
+// notApplied is the result of an entry that this node did not apply because it had stopped.
+type notApplied struct{}
+
+// stop ends the node. It returns when the node is closed.
+func (a *adapter) stop(results []any, err error) []any {
 	a.n.fatal(ExitStateMachine, fmt.Errorf("apply: %w", err))
-	a.n.store.block()
+	return a.unapplied(results)
+}
+
+// unapplied waits until the node is closed: the library must not learn before it is shut down that these entries were
+// not applied. Returning then lets it resolve its futures.
+func (a *adapter) unapplied(results []any) []any {
+	<-a.n.closed
+	for i := range results {
+		results[i] = notApplied{}
+	}
+	return results
 }
 
 // Snapshot and Restore are never called: see startSnapshot.

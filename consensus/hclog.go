@@ -74,15 +74,32 @@ func (q *logQueue) run(ctx context.Context) {
 	}
 }
 
-// flush writes what is queued now.
+// flush writes what is queued now, for at most a second: a sink that hangs must not keep the node from closing.
 func (q *logQueue) flush() {
-	for range len(q.queue) {
-		select {
-		case r := <-q.queue:
-			_ = r.sink.Handle(noContext{}, r.record)
-		default:
-			return
+	atMost(time.Second, func() {
+		for range len(q.queue) {
+			select {
+			case r := <-q.queue:
+				_ = r.sink.Handle(noContext{}, r.record)
+			default:
+				return
+			}
 		}
+	})
+}
+
+// atMost waits for f, but not longer than d; f then goes on alone.
+func atMost(d time.Duration, f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
 	}
 }
 

@@ -34,10 +34,11 @@ type Node struct {
 	dead, closed chan struct{}
 	fatalOnce    sync.Once
 	fatalErr     atomic.Pointer[error]
-	closing      atomic.Bool
-	closeOnce    sync.Once
-	closeErr     error
-	running      atomic.Bool
+	// closing refuses new requests; down means that the Raft library has been shut down and nothing matters any more.
+	closing, down atomic.Bool
+	closeOnce     sync.Once
+	closeErr      error
+	running       atomic.Bool
 
 	// slots and bytes bound the proposals in flight.
 	slots chan struct{}
@@ -106,6 +107,9 @@ func Open(cfg Config) (_ *Node, err error) {
 	defer func() {
 		if err != nil {
 			n.teardown()
+			if cfg.Listener != nil {
+				cfg.Listener.Close()
+			}
 		}
 	}()
 	if err := n.openStore(); err != nil {
@@ -157,18 +161,21 @@ func (n *Node) openStore() error {
 	return err
 }
 
-// bootstrap writes the first log entry. The entry goes first and the term second: a crash between them leaves a log
+// bootstrap checks that state is there exactly when it should be, and writes the first log entry. The entry goes first and the term second: a crash between them leaves a log
 // whose last term is above the stored term, which start repairs.
 func (n *Node) bootstrap() error {
-	if len(n.cfg.Bootstrap) == 0 {
-		return nil
-	}
 	has, err := raft.HasExistingState(n.wal, n.wal, &startSnapshot{})
 	if err != nil {
 		return fmt.Errorf("look for state: %w", err)
 	}
-	if has {
-		return fmt.Errorf("bootstrap: %w", ErrHasState)
+	first := len(n.cfg.Bootstrap) > 0 || n.cfg.Join
+	switch {
+	case has && first:
+		return fmt.Errorf("bootstrap or join: %w", ErrHasState)
+	case !has && !first:
+		return fmt.Errorf("start: %w", ErrNoState)
+	case has || n.cfg.Join:
+		return nil
 	}
 	var c raft.Configuration
 	seen := make(map[string]bool)
@@ -294,7 +301,7 @@ func (n *Node) advance(index, term uint64) {
 
 // fatal stops the node for good. The first call wins.
 func (n *Node) fatal(code int, err error) {
-	if n.closing.Load() {
+	if n.down.Load() {
 		return
 	}
 	n.fatalOnce.Do(func() {
@@ -339,7 +346,14 @@ func (n *Node) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
-	for _, task := range []func(context.Context){n.sink.run, n.runTicks, n.runLeadership, n.watchMembership} {
+	// The log sink may hang; nobody waits for it longer than a second.
+	sunk := make(chan struct{})
+	go func() {
+		defer close(sunk)
+		n.sink.run(ctx)
+	}()
+	defer atMost(time.Second, func() { <-sunk })
+	for _, task := range []func(context.Context){n.runTicks, n.runLeadership, n.watchMembership} {
 		wg.Go(func() { task(ctx) })
 	}
 	defer wg.Wait()
@@ -373,6 +387,7 @@ func (n *Node) teardown() error {
 	if n.raft != nil {
 		done = n.raft.Shutdown()
 	}
+	n.down.Store(true)
 	// Goroutines that a fatal error has blocked end now; the library is shut down, so they do no more harm.
 	close(n.closed)
 	if n.trans != nil {

@@ -14,7 +14,15 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.uber.org/goleak"
 )
+
+// A node that has stopped on an error leaves the library's queue as it was: whoever waits for an entry in it waits for
+// ever, in one goroutine of ours per entry, while its caller has long been answered.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/hashicorp/raft.(*deferError).Error"))
+}
 
 // memSM is a state machine in memory that outlives its node, as a database on disk would.
 type memSM struct {
@@ -129,7 +137,7 @@ func (c *cluster) prepare(id string, edit func(*Config)) *member {
 	c.t.Helper()
 	m := &member{id: id, dir: c.t.TempDir(), sm: &memSM{}}
 	m.cfg = Config{NodeID: id, DataDir: m.dir, StateMachine: m.sm, Network: c.net, Logger: logger(),
-		Heartbeat: 200 * time.Millisecond, Election: 200 * time.Millisecond, LeaderLease: 100 * time.Millisecond}
+		Heartbeat: 400 * time.Millisecond, Election: 400 * time.Millisecond, LeaderLease: 400 * time.Millisecond}
 	if c.net == nil {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -168,7 +176,7 @@ func (c *cluster) tryStart(id string) error {
 	fatals := m.fatals
 	m.cfg.Fatal = func(code int, err error) { fatals <- fatalCall{code, err} }
 	node, err := Open(m.cfg)
-	m.cfg.Bootstrap, m.cfg.Listener = nil, nil
+	m.cfg.Bootstrap, m.cfg.Listener, m.cfg.Join = nil, nil, false
 	if err != nil {
 		return err
 	}
@@ -346,9 +354,6 @@ func TestBounds(t *testing.T) {
 	if _, _, err := l.node.Propose(t.Context(), []byte("x")); err != nil {
 		t.Errorf("after: got %v, want success", err)
 	}
-	c.stop(l.id)
-	node := l.node
-	_ = node
 }
 
 func TestOpenRefuses(t *testing.T) {
@@ -368,6 +373,15 @@ func TestOpenRefuses(t *testing.T) {
 	l.cfg.Bootstrap = []Server{{ID: l.id, Addr: l.id, Voter: true}}
 	if err := c.tryStart(l.id); !errors.Is(err, ErrHasState) {
 		t.Errorf("bootstrap with state: got %v, want ErrHasState", err)
+	}
+	l.cfg.Join = true
+	if err := c.tryStart(l.id); !errors.Is(err, ErrHasState) {
+		t.Errorf("join with state: got %v, want ErrHasState", err)
+	}
+	// The disk is lost and replaced by an empty one.
+	wiped := c.prepare("wiped", nil)
+	if err := c.tryStart(wiped.id); !errors.Is(err, ErrNoState) {
+		t.Errorf("start without state: got %v, want ErrNoState", err)
 	}
 	l.sm.applied += 100
 	if err := c.tryStart(l.id); !errors.Is(err, ErrStateAhead) {
@@ -431,6 +445,7 @@ func TestReplaceNode(t *testing.T) {
 		t.Errorf("remove again: got %v, want ErrUnknownServer", err)
 	}
 	d := c.prepare("d", nil)
+	d.cfg.Join = true
 	c.start("d")
 	if err := l.node.AddNonvoter(t.Context(), "d", c.addrOf(d)); err != nil {
 		t.Fatalf("add: %v", err)
@@ -471,6 +486,7 @@ func TestLearnerAcceptsLeaderItDoesNotKnow(t *testing.T) {
 	c := newCluster(t, 1, newPKI(t), nil)
 	a := c.leader()
 	b := c.prepare("b", nil)
+	b.cfg.Join = true
 	c.start("b")
 	if err := a.node.AddNonvoter(t.Context(), "b", c.addrOf(b)); err != nil {
 		t.Fatal(err)
@@ -494,6 +510,7 @@ func TestLearnerAcceptsLeaderItDoesNotKnow(t *testing.T) {
 		last = c.propose(b, fmt.Sprintf("many %d", i))
 	}
 	d := c.prepare("d", nil)
+	d.cfg.Join = true
 	c.start("d")
 	if err := b.node.AddNonvoter(t.Context(), "d", c.addrOf(d)); err != nil {
 		t.Fatal(err)

@@ -97,6 +97,9 @@ func (n *Node) ProposeAsync(data []byte) *Future {
 	// The goroutine ends when Raft resolves the proposal, at the latest when it shuts down.
 	go func() {
 		err := future.Error()
+		if err == nil && future.Response() == (notApplied{}) {
+			err = ErrClosed
+		}
 		if err == nil {
 			f.result, f.index = future.Response(), future.Index()
 			n.metrics.propose.Observe(time.Since(start).Seconds())

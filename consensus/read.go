@@ -148,6 +148,9 @@ func (n *Node) runTicks(ctx context.Context) {
 
 // tick proposes an entry that the state machine does not see and waits until it is applied.
 func (n *Node) tick(ctx context.Context) (uint64, error) {
+	if err := n.unusable(); err != nil {
+		return 0, err
+	}
 	future := n.raft.ApplyLog(raft.Log{Extensions: tickExtension}, enqueueTimeout)
 	if err := n.await(ctx, future); err != nil {
 		return 0, err

@@ -97,6 +97,8 @@ func (s *failstop) do(op string, call func() error) error {
 	timer.Stop()
 	if err != nil {
 		s.fail(ExitStorage, fmt.Errorf("%s: %w", op, err))
+		// Also when the node is being closed and fail has nothing to do any more.
+		s.block()
 	}
 	if s.isDead() {
 		s.block()

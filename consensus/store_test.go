@@ -1,8 +1,10 @@
 package consensus
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -14,6 +16,7 @@ import (
 	"github.com/hashicorp/raft"
 	"github.com/hashicorp/raft-wal/fs"
 	"github.com/hashicorp/raft-wal/types"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // faultyFS is the log's file system; once armed, fsync fails one time and then reports success again, as Linux does.
@@ -401,4 +404,60 @@ func TestReadIndexIgnoresOldAnswers(t *testing.T) {
 		}
 		c.net.Isolate(l.id, false)
 	})
+}
+
+// hungHandler is a log sink that never returns until it is freed.
+type hungHandler struct{ free chan struct{} }
+
+func (h *hungHandler) Enabled(context.Context, slog.Level) bool { return true }
+func (h *hungHandler) Handle(context.Context, slog.Record) error {
+	<-h.free
+	return nil
+}
+func (h *hungHandler) WithAttrs([]slog.Attr) slog.Handler { return h }
+func (h *hungHandler) WithGroup(string) slog.Handler      { return h }
+
+func TestHungLogSinkStopsNothing(t *testing.T) {
+	h := &hungHandler{make(chan struct{})}
+	defer close(h.free)
+	c := newCluster(t, 3, nil, func(cfg *Config) { cfg.Logger = slog.New(h) })
+	l := c.leader()
+	for range 2 * maxLogQueue {
+		l.node.log.Info("noise")
+	}
+	last := c.propose(l, "one")
+	c.agree(last)
+	if l.node.sink.dropped.Load() == 0 {
+		t.Error("dropped records: got 0, want some")
+	}
+	c.stopAll()
+}
+
+func TestMetrics(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	c := newCluster(t, 1, nil, func(cfg *Config) { cfg.Registerer = reg })
+	l := c.leader()
+	c.propose(l, "one")
+	got := make(map[string]float64)
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		m := f.GetMetric()[0]
+		got[f.GetName()] = m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+	}
+	for name, want := range map[string]float64{
+		"creto_consensus_commands_applied_total": 1, "creto_consensus_propose_seconds": 1, "creto_consensus_apply_batch_commands": 1,
+		"creto_consensus_leader_changes_total": 1, "creto_consensus_leading": 1, "creto_consensus_proposals_in_flight": 0,
+		"creto_consensus_term": 2,
+	} {
+		if got[name] != want {
+			t.Errorf("%s: got %v, want %v", name, got[name], want)
+		}
+	}
+	c.stop(l.id)
+	if families, _ = reg.Gather(); len(families) != 0 {
+		t.Errorf("after close: got %d metrics, want 0", len(families))
+	}
 }

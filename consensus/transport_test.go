@@ -55,17 +55,17 @@ func requests(t testing.TB, id string) map[string][]byte {
 	out := make(map[string][]byte)
 	for name, send := range map[string]func(*raft.NetworkTransport) error{
 		"append": func(n *raft.NetworkTransport) error {
-			return n.AppendEntries("x", "y", &raft.AppendEntriesRequest{RPCHeader: header(id), Term: 5, Leader: []byte("addr:1"), PrevLogEntry: 7, PrevLogTerm: 4,
+			return n.AppendEntries("x", "y", &raft.AppendEntriesRequest{RPCHeader: header(id), Term: 5, PrevLogEntry: 7, PrevLogTerm: 4,
 				LeaderCommitIndex: 1 << 40, Entries: []*raft.Log{
 					{Index: 8, Term: 5, Data: bytes.Repeat([]byte("d"), 70000), AppendedAt: time.Now()},
 					{Index: 9, Term: 5, Type: raft.LogConfiguration, Data: []byte("ID"), Extensions: tickExtension},
 				}}, &raft.AppendEntriesResponse{})
 		},
 		"heartbeat": func(n *raft.NetworkTransport) error {
-			return n.AppendEntries("x", "y", &raft.AppendEntriesRequest{RPCHeader: header(id), Term: 5, Leader: []byte("addr:1")}, &raft.AppendEntriesResponse{})
+			return n.AppendEntries("x", "y", &raft.AppendEntriesRequest{RPCHeader: header(id), Term: 5}, &raft.AppendEntriesResponse{})
 		},
 		"vote": func(n *raft.NetworkTransport) error {
-			return n.RequestVote("x", "y", &raft.RequestVoteRequest{RPCHeader: header(id), Term: 5, Candidate: []byte("c"), LeadershipTransfer: true}, &raft.RequestVoteResponse{})
+			return n.RequestVote("x", "y", &raft.RequestVoteRequest{RPCHeader: header(id), Term: 5, LeadershipTransfer: true}, &raft.RequestVoteResponse{})
 		},
 		"prevote": func(n *raft.NetworkTransport) error {
 			return n.RequestPreVote("x", "y", &raft.RequestPreVoteRequest{RPCHeader: header(id), Term: 5}, &raft.RequestPreVoteResponse{})
