@@ -176,6 +176,20 @@ func (f *Fixture) Begin(test bool) {
 // CreateTenant creates a tenant by the admin and registers its authority, whose key comes from its name.
 func (f *Fixture) CreateTenant(tenant nhi.ID, authority, token string) *Identity {
 	f.T.Helper()
+	a := f.CreateEmptyTenant(tenant, authority, token)
+	f.RegisterAuthority(tenant, a)
+	return a
+}
+
+// RegisterAuthority lets a tenant's authority register itself, which is the first event of the tenant's log.
+func (f *Fixture) RegisterAuthority(tenant nhi.ID, a *Identity) {
+	f.T.Helper()
+	f.Accepted(f.Submit(f.register(tenant, a, a))...)
+}
+
+// CreateEmptyTenant is CreateTenant without the authority's registration: the tenant's log is empty.
+func (f *Fixture) CreateEmptyTenant(tenant nhi.ID, authority, token string) *Identity {
+	f.T.Helper()
 	a := NewIdentity(f.T, authority, registry.Authority)
 	pop, err := registry.NewPossession(a.Key, f.LedgerID, tenant, a.ID, registry.Authority)
 	if err != nil {
@@ -187,7 +201,6 @@ func (f *Fixture) CreateTenant(tenant nhi.ID, authority, token string) *Identity
 		ReadToken: sha256.Sum256([]byte(token)),
 	}
 	f.Accepted(f.Submit(f.SystemEvent(f.Admin, ledger.KindTenantCreate, f.Encode(b)))...)
-	f.Accepted(f.Submit(f.register(tenant, a, a))...)
 	return a
 }
 
