@@ -66,10 +66,11 @@ func Path(v ledger.View, account nhi.ID, dst []nhi.ID) ([]nhi.ID, bool) {
 			return dst, false
 		}
 		r := readRow(value)
-		dst = append(dst, account)
-		if account = r.id(); r.bad {
+		parent := r.id()
+		if r.bad {
 			panic(&CorruptRowError{Table: TableAccount, Key: account[:]})
 		}
+		dst, account = append(dst, account), parent
 	}
 	return dst, false
 }
@@ -97,7 +98,7 @@ func (t Tree) IsDescendant(child, ancestor nhi.ID) bool {
 func (m *Meter) decideAccount(v ledger.View, ev *ledger.Event) ledger.Decision {
 	b, err := kind.DecodeAccountBody(ev.Body)
 	if err != nil {
-		return refuse(verify.OutcomeInvalid, err.Error())
+		return refuseBody(err)
 	}
 	root := v.Tenant().ID
 	if b.Parent.IsZero() {

@@ -249,7 +249,7 @@ func (c *charges) notices() []ledger.SystemLeaf {
 			continue
 		}
 		for _, t := range k.thresholds {
-			if uint64(t) <= k.notified || !reached(k.used(), k.limit, uint64(t)) {
+			if uint64(t) <= k.notified || k.used() == 0 || !reached(k.used(), k.limit, uint64(t)) {
 				continue
 			}
 			k.notified = uint64(t)

@@ -185,7 +185,7 @@ func (m *Meter) ReserveAll(v ledger.View, at ledger.Stamp, chain *registry.Chain
 	)
 	for i, r := range rs {
 		if err := r.check(); err != nil {
-			return nil, nil, nil, refusal(verify.OutcomeInvalid, err.Error())
+			return nil, nil, nil, badBody(err)
 		}
 		if refused := c.open(r.Account, chain); refused != nil {
 			return nil, nil, nil, refused
@@ -239,7 +239,7 @@ func (l *Lease) timer(cancel bool) ledger.Timer {
 func (m *Meter) decideReserve(v ledger.View, ev *ledger.Event, at ledger.Stamp) ledger.Decision {
 	b, err := kind.DecodeReserveBody(ev.Body)
 	if err != nil {
-		return refuse(verify.OutcomeInvalid, err.Error())
+		return refuseBody(err)
 	}
 	r := Reservation{Account: ev.Account, Meter: b.Meter, Want: b.Want, Min: b.Min, TTL: b.TTL}
 	if hasCaps(ev.Chain) {
@@ -268,7 +268,7 @@ type settlement struct {
 func (m *Meter) decideSettle(v ledger.View, ev *ledger.Event, at ledger.Stamp) ledger.Decision {
 	b, err := kind.DecodeSettleBody(ev.Body)
 	if err != nil {
-		return refuse(verify.OutcomeInvalid, err.Error())
+		return refuseBody(err)
 	}
 	return m.settle(v, ev, at, settlement{lease: b.Lease, amount: b.Amount, from: b.From, to: b.To})
 }
@@ -386,7 +386,7 @@ func (c *charges) finishLease(d ledger.Decision, l *Lease, qs []verify.Quantity)
 func (m *Meter) decideClose(v ledger.View, ev *ledger.Event, at ledger.Stamp) ledger.Decision {
 	b, err := kind.DecodeCloseBody(ev.Body)
 	if err != nil {
-		return refuse(verify.OutcomeInvalid, err.Error())
+		return refuseBody(err)
 	}
 	state := LeaseClosed
 	var l *Lease

@@ -2,7 +2,6 @@ package meter
 
 import (
 	"encoding/binary"
-	"fmt"
 
 	"github.com/creto-systems/creto/ledger"
 	"github.com/creto-systems/creto/ledger/verify"
@@ -32,13 +31,13 @@ func (m *Meter) Kinds() []ledger.Kind {
 		return func(ev *nhi.Event) error { return decode(ev.Body) }
 	}
 	return []ledger.Kind{
-		{Name: kind.Usage, Class: ledger.Fact, Handler: m, Cedar: true, Nodes: true, Cites: citesLease, Check: check(func(b []byte) error {
+		{Name: kind.Usage, Class: ledger.Fact, Handler: m, Cedar: true, Cites: citesLease, Check: check(func(b []byte) error {
 			_, err := kind.ReadUsageBody(b)
 			return err
 		})},
-		{Name: kind.Reserve, Class: ledger.Ask, Handler: m, Cedar: true, Nodes: true, Check: check(checkBody(kind.DecodeReserveBody))},
-		{Name: kind.Settle, Class: ledger.Fact, Handler: m, Nodes: true, Cites: citesLease, Check: check(checkBody(kind.DecodeSettleBody))},
-		{Name: kind.Close, Class: ledger.Fact, Handler: m, Nodes: true, InApply: true, Cites: citesLease, Check: check(checkBody(kind.DecodeCloseBody))},
+		{Name: kind.Reserve, Class: ledger.Ask, Handler: m, Cedar: true, Check: check(checkBody(kind.DecodeReserveBody))},
+		{Name: kind.Settle, Class: ledger.Fact, Handler: m, Cites: citesLease, Check: check(checkBody(kind.DecodeSettleBody))},
+		{Name: kind.Close, Class: ledger.Fact, Handler: m, InApply: true, Cites: citesLease, Check: check(checkBody(kind.DecodeCloseBody))},
 		{Name: kind.WriteOff, Class: ledger.Ask, Handler: m, Cedar: true, InApply: true, Check: check(checkBody(kind.DecodeCloseBody))},
 		{Name: kind.Account, Class: ledger.Ask, Handler: m, Cedar: true, InApply: true, Check: check(checkBody(kind.DecodeAccountBody))},
 		{Name: kind.Set, Class: ledger.Ask, Handler: m, Cedar: true, InApply: true, Check: check(checkBody(kind.DecodeQuotaBody))},
@@ -77,7 +76,7 @@ func (m *Meter) Decide(v ledger.View, ev *ledger.Event, at ledger.Stamp) ledger.
 	case kind.Zone:
 		return m.decideZone(v, ev)
 	}
-	return refuse(verify.OutcomeUnsupported, fmt.Sprintf("the meter has no kind %q", ev.Kind))
+	return refuse(verify.OutcomeUnsupported, "the meter does not know this kind")
 }
 
 // Expire marks a lease whose time is over. Nothing returns to a counter: what the holder spent is not known yet, and only a

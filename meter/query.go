@@ -131,7 +131,7 @@ type UsageQuery struct {
 	From, To int64       // ns, half-open
 	Window   kind.Period // rows per Hour or Day; 0 = one row for the whole window
 
-	ByAccount, ByAgent, ByMeter, ByLink bool // what else rows are split by; ByMeter is implied unless Meter is given
+	ByAccount, ByAgent, ByLink bool // what else rows are split by; they are always split by meter
 }
 
 // UsageRow is one sum.

@@ -2,12 +2,14 @@ package meter
 
 import (
 	"encoding/binary"
+	"errors"
 	"sort"
 
 	"github.com/creto-systems/creto/ledger"
 	"github.com/creto-systems/creto/ledger/verify"
 	"github.com/creto-systems/creto/meter/kind"
 	"github.com/creto-systems/creto/nhi"
+	"github.com/creto-systems/creto/nhi/canon"
 )
 
 // Quota is a limit in force: on one meter, at one account, for one period.
@@ -73,7 +75,7 @@ func readQuotas(dst []Quota, key, value []byte) []Quota {
 func (m *Meter) decideQuota(v ledger.View, ev *ledger.Event) ledger.Decision {
 	b, err := kind.DecodeQuotaBody(ev.Body)
 	if err != nil {
-		return refuse(verify.OutcomeInvalid, err.Error())
+		return refuseBody(err)
 	}
 	if !mayAdminister(v, ev, kind.Set, b.Account) {
 		return refuse(verify.OutcomeUnauthorized, "only the authority, or a link that names quota.set on the account, sets quotas")
@@ -121,21 +123,23 @@ func (r *Refusal) Decision() ledger.Decision {
 }
 
 func refusal(code verify.OutcomeCode, hint string) *Refusal {
-	const maxHint = 512
-	return &Refusal{Outcome: code, Refusal: kind.Refusal{Hint: toASCII(hint, maxHint)}}
+	return &Refusal{Outcome: code, Refusal: kind.Refusal{Hint: hint}}
 }
 
 func refuse(code verify.OutcomeCode, hint string) ledger.Decision {
 	return refusal(code, hint).Decision()
 }
 
-// toASCII keeps a text that may quote input short and printable.
-func toASCII(s string, most int) string {
-	b := []byte(s[:min(len(s), most)])
-	for i, c := range b {
-		if c < ' ' || c > '~' {
-			b[i] = '?'
-		}
+func refuseBody(err error) ledger.Decision { return badBody(err).Decision() }
+
+// badBody refuses a body. The detail enters the leaf, so it is made of words of this project only: the text of a library's
+// error may be another one in its next version.
+func badBody(err error) *Refusal {
+	hint := "the body is not what its kind requires"
+	if bad, ok := errors.AsType[*kind.InvalidError](err); ok {
+		hint = bad.Error()
+	} else if e, ok := errors.AsType[*canon.Error](err); ok {
+		hint = "the body is not canonical: " + e.Code.String()
 	}
-	return string(b)
+	return refusal(verify.OutcomeInvalid, hint)
 }

@@ -19,7 +19,7 @@ const MaxCellMeters = 64
 func (m *Meter) decideUsage(v ledger.View, ev *ledger.Event, at ledger.Stamp) ledger.Decision {
 	b, err := kind.ReadUsageBody(ev.Body)
 	if err != nil {
-		return refuse(verify.OutcomeInvalid, err.Error())
+		return refuseBody(err)
 	}
 	if b.Lease != 0 {
 		q := b.Quantities[0]

@@ -15,7 +15,7 @@ import (
 func (m *Meter) decideZone(_ ledger.View, ev *ledger.Event) ledger.Decision {
 	b, err := kind.DecodeZoneBody(ev.Body)
 	if err != nil {
-		return refuse(verify.OutcomeInvalid, err.Error())
+		return refuseBody(err)
 	}
 	if ev.Signer == nil || ev.Signer.Type != registry.Admin {
 		return refuse(verify.OutcomeUnauthorized, "only an admin sets time-zone rules")

@@ -36,7 +36,7 @@ func invalid(field, reason string) error { return &InvalidError{Field: field, Re
 // CheckMeter refuses what is not the name of a meter: [a-z][a-z0-9_.-]{0,63}.
 func CheckMeter(name string) error {
 	if !validMeter(name) {
-		return invalid("meter", fmt.Sprintf("%q is not a name of the form [a-z][a-z0-9_.-]{0,63}", clip(name)))
+		return invalid("meter", "is not a name of the form [a-z][a-z0-9_.-]{0,63}")
 	}
 	return nil
 }
@@ -52,13 +52,6 @@ func validMeter[S string | []byte](s S) bool {
 		}
 	}
 	return true
-}
-
-func clip(s string) string {
-	if len(s) > MaxMeterSize {
-		return s[:MaxMeterSize]
-	}
-	return s
 }
 
 // UsageBody is the body of `usage`: what was used, charged to the event's account. With a lease it is a fact that settles
