@@ -1,0 +1,162 @@
+package creto
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/creto-systems/creto/ledger/verify"
+	"github.com/creto-systems/creto/nhi"
+	cretov1 "github.com/creto-systems/creto/proto/creto/v1"
+)
+
+// State says what became of a submitted event.
+type State string
+
+// The states. Sequenced and Duplicate have a leaf.
+const (
+	StateSequenced State = "sequenced" // it has a leaf now
+	StateDuplicate State = "duplicate" // it had one before; the answer is that one's
+	StateConflict  State = "conflict"  // its id was used with another intent
+	StateInvalid   State = "invalid"   // it can never have a leaf
+	StateStale     State = "stale"     // authority changed while it was decided; nothing happened
+)
+
+// Result is what became of one event.
+type Result struct {
+	State    State
+	Height   string // "sequenced" or "published", for the whole answer
+	Index    uint64 // of the leaf, with StateSequenced and StateDuplicate
+	LeafHash nhi.Digest
+	Time     time.Time // commit time, consensus time
+	Quality  string    // of the time
+	Outcome  verify.OutcomeCode
+	Detail   []byte // canonical CBOR, by kind
+	Receipt  []byte // encoded verify.SignedReceipt; may be empty
+	Reason   string // why it was not accepted, in words
+}
+
+// Err returns nil if the event took effect, and otherwise a *RefusedError.
+func (r *Result) Err() error {
+	if (r.State == StateSequenced || r.State == StateDuplicate) && r.Outcome.Accepted() {
+		return nil
+	}
+	return &RefusedError{Result: r}
+}
+
+// RefusedError is the ledger's final word on an event that did not take effect (or, with StateStale, the word so far).
+type RefusedError struct {
+	Kind   string // of the event, where known
+	Result *Result
+}
+
+// Error says what was refused and why.
+func (e *RefusedError) Error() string {
+	what := string(e.Result.State)
+	if e.Result.State == StateSequenced || e.Result.State == StateDuplicate {
+		what = e.Result.Outcome.String()
+	}
+	s := "refused: " + what
+	if e.Kind != "" {
+		s = e.Kind + " " + s
+	}
+	if e.Result.Reason != "" && e.Result.Reason != what {
+		s += ": " + e.Result.Reason
+	}
+	return s
+}
+
+// Hint says what can be done.
+func (e *RefusedError) Hint() string {
+	switch {
+	case e.Result.State == StateConflict:
+		return "an id names one intent for ever: use a new id for a new intent"
+	case e.Result.State == StateStale:
+		return "send the same bytes again"
+	case e.Result.State == StateInvalid:
+		return "correct the event; the same bytes will be refused again"
+	}
+	switch e.Result.Outcome {
+	case verify.OutcomeNeedsApproval:
+		return "ask for approval with `creto approval request`, then claim the grant"
+	case verify.OutcomeQuotaExhausted:
+		return "wait for the period to end, or have the limit raised with `creto quota set`"
+	case verify.OutcomeDenied:
+		return "see what the policy permits with `creto policy show`"
+	case verify.OutcomeExpired, verify.OutcomeRevoked:
+		return "see what became of the chain with `creto delegation show`"
+	}
+	return ""
+}
+
+// Outcome returns the outcome of a refusal, and false if err is no refusal that has a leaf.
+func Outcome(err error) (verify.OutcomeCode, bool) {
+	e, ok := errors.AsType[*RefusedError](err)
+	if !ok || (e.Result.State != StateSequenced && e.Result.State != StateDuplicate) {
+		return 0, false
+	}
+	return e.Result.Outcome, true
+}
+
+// Unavailable reports whether err means that the cluster cannot answer now and the same bytes may succeed later.
+func Unavailable(err error) bool {
+	switch status.Code(err) {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted:
+		return true
+	}
+	return false
+}
+
+var states = map[cretov1.Result_State]State{
+	cretov1.Result_STATE_SEQUENCED: StateSequenced,
+	cretov1.Result_STATE_DUPLICATE: StateDuplicate,
+	cretov1.Result_STATE_CONFLICT:  StateConflict,
+	cretov1.Result_STATE_INVALID:   StateInvalid,
+	cretov1.Result_STATE_STALE:     StateStale,
+}
+
+// results checks the shape of an answer: one result for each payload of the request.
+func results(r *cretov1.SubmitRequest, resp *cretov1.SubmitResponse) ([]*Result, error) {
+	want := 0
+	for _, e := range r.GetEnvelopes() {
+		want += len(e.GetPayloads())
+	}
+	if got := len(resp.GetResults()); got != want {
+		return nil, fmt.Errorf("read answer: %d results for %d events", got, want)
+	}
+	out := make([]*Result, want)
+	for i, p := range resp.GetResults() {
+		res, err := ResultOf(p, resp.GetHeight())
+		if err != nil {
+			return nil, fmt.Errorf("read answer: result %d: %w", i, err)
+		}
+		out[i] = res
+	}
+	return out, nil
+}
+
+// ResultOf returns the result that a message of the API holds.
+func ResultOf(p *cretov1.Result, height string) (*Result, error) {
+	s, ok := states[p.GetState()]
+	if !ok {
+		return nil, fmt.Errorf("unknown state %d", p.GetState())
+	}
+	if p.GetOutcomeCode() > 255 {
+		return nil, fmt.Errorf("unknown outcome %d", p.GetOutcomeCode())
+	}
+	r := &Result{
+		State: s, Height: height, Index: p.GetIndex(), Time: time.Unix(0, p.GetTimeNs()).UTC(), Quality: p.GetTimeQuality(),
+		Outcome: verify.OutcomeCode(p.GetOutcomeCode()), Detail: bytes.Clone(p.GetDetail()), Receipt: bytes.Clone(p.GetReceipt()),
+		Reason: p.GetReason(),
+	}
+	if h := p.GetLeafHash(); len(h) == len(r.LeafHash) {
+		r.LeafHash = nhi.Digest(h)
+	} else if s == StateSequenced || s == StateDuplicate {
+		return nil, fmt.Errorf("leaf hash has %d bytes", len(h))
+	}
+	return r, nil
+}
