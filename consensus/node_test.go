@@ -535,6 +535,28 @@ func TestRemovedLeaderStops(t *testing.T) {
 	c.leader(l.id)
 }
 
+func TestRemovedFollowerStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3, nil, nil)
+		defer c.stopAll()
+		l := c.leader()
+		var gone *member
+		for id, m := range c.members {
+			if id != l.id {
+				gone = m
+			}
+		}
+		c.agree(c.propose(l, "one"))
+		if err := l.node.Remove(t.Context(), gone.id); err != nil {
+			t.Fatal(err)
+		}
+		if f := <-gone.fatals; f.code != ExitRemoved {
+			t.Errorf("fatal: got %d %v, want %d", f.code, f.err, ExitRemoved)
+		}
+		c.propose(c.leader(gone.id), "two")
+	})
+}
+
 func TestStateMachineErrorStops(t *testing.T) {
 	for name, fail := range map[string]error{"error": errors.New("disk of the ledger"), "panic": nil} {
 		t.Run(name, func(t *testing.T) {
