@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/creto-systems/creto/nhi"
 )
@@ -128,17 +129,46 @@ func decodeErasure(b []byte) (Erasure, error) {
 	return Erasure{Index: binary.BigEndian.Uint64(b[1:]), RaftIndex: binary.BigEndian.Uint64(b[9:])}, nil
 }
 
-// Purge rewrites the files that hold addenda of leaves from to to (inclusive) of a tenant's log, so that the bytes of
-// erased ones are gone from the state store when it returns. The store deletes the files it replaces a little later.
+// purgePoll is how often Purge looks whether what it waits for has happened.
+const purgePoll = 5 * time.Millisecond
+
+// Purge rewrites the files that hold addenda of leaves from to to (inclusive) of a tenant's log and returns when the files
+// they replace are deleted: the bytes of erased addenda are then gone from the state store. It waits for snapshots that were
+// opened before it to be closed, as they still show what was erased; ctx bounds the wait.
 func (l *Log) Purge(ctx context.Context, slot uint32, from, to uint64) error {
 	if err := l.Sync(); err != nil {
-		return err
+		return fmt.Errorf("purge erased addenda: %w", err)
+	}
+	applied := l.applied.Load()
+	if err := poll(ctx, func() bool { return l.oldestSnapshot() >= applied }); err != nil {
+		return fmt.Errorf("purge erased addenda: wait for open snapshots: %w", err)
 	}
 	for _, t := range [...]Table{tableAddenda, tableKeyring} {
 		lo := indexKey(nil, t, slot, from)
 		hi := append(indexKey(nil, t, slot, to), 0xff)
 		if err := l.db.Compact(ctx, lo, hi, false); err != nil {
 			return fmt.Errorf("purge erased addenda: %w", err)
+		}
+	}
+	err := poll(ctx, func() bool {
+		m := l.db.Metrics()
+		return m.Table.ObsoleteCount == 0 && m.Table.ZombieCount == 0
+	})
+	if err != nil {
+		return fmt.Errorf("purge erased addenda: wait for deletion of files: %w", err)
+	}
+	return nil
+}
+
+// poll waits until done says so.
+func poll(ctx context.Context, done func() bool) error {
+	tick := time.NewTicker(purgePoll)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
 		}
 	}
 	return nil

@@ -67,7 +67,7 @@ type SealedAddendum struct {
 // ErrCommand is what every command that cannot be read matches with errors.Is.
 var ErrCommand = errors.New("command cannot be read")
 
-// Encode returns the canonical encoding.
+// Encode returns the canonical encoding, which DecodeCommand reads.
 func (c *Command) Encode() ([]byte, error) {
 	n := 4096
 	for _, e := range c.Envelopes {
@@ -116,8 +116,9 @@ func (c *Command) Encode() ([]byte, error) {
 	default:
 		return nil, fmt.Errorf("encode command: type %d is unknown", c.Type)
 	}
-	if len(b) > MaxCommandSize {
-		return nil, fmt.Errorf("encode command: %d bytes are more than %d", len(b), MaxCommandSize)
+	// A command that nobody can read stops every node: it must not come into being.
+	if _, err := DecodeCommand(b); err != nil {
+		return nil, fmt.Errorf("encode command: %w", err)
 	}
 	return b, nil
 }

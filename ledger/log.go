@@ -54,6 +54,9 @@ type Log struct {
 	synced  atomic.Uint64
 	ident   atomic.Pointer[identity]
 
+	openMu sync.Mutex
+	open   map[uint64]int // guarded by openMu; open snapshots by the applied index they were opened at
+
 	watchMu sync.Mutex
 	watch   chan struct{} // guarded by watchMu; closed by the next Apply
 }
@@ -105,7 +108,7 @@ func Open(cfg Config) (*Log, error) {
 	if cfg.MaxTenants == 0 {
 		cfg.MaxTenants = 4096
 	}
-	l := &Log{cfg: cfg, tenants: make(map[uint32]*tenantState), watch: make(chan struct{})}
+	l := &Log{cfg: cfg, tenants: make(map[uint32]*tenantState), open: make(map[uint64]int), watch: make(chan struct{})}
 	l.auth = newAuthority()
 	if err := l.addKinds(slices.Concat(l.ownKinds(), cfg.Kinds)); err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
@@ -316,4 +319,24 @@ func (l *Log) notify() {
 	defer l.watchMu.Unlock()
 	close(l.watch)
 	l.watch = make(chan struct{})
+}
+
+// Spine returns where the spine stands: the last epoch, which is its size, and its root, as this node computed them.
+func (l *Log) Spine() (epoch uint64, root nhi.Digest, err error) {
+	s, err := l.Read()
+	if err != nil {
+		return 0, nhi.Digest{}, err
+	}
+	h, err := s.Head(SpineSlot)
+	return h.Size, h.Root, errors.Join(err, s.Close())
+}
+
+// SpineRoot returns the root of the spine at a size that this node has applied.
+func (l *Log) SpineRoot(size uint64) (nhi.Digest, error) {
+	s, err := l.Read()
+	if err != nil {
+		return nhi.Digest{}, err
+	}
+	root, err := s.RootAt(SpineSlot, size)
+	return root, errors.Join(err, s.Close())
 }
