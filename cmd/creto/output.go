@@ -1,0 +1,287 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"reflect"
+	"sort"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// formats are the values of -o.
+var formats = []string{"table", "json", "jsonl", "yaml"}
+
+// count is a number that may exceed what JSON readers keep exactly: beyond 2^53 it is a string.
+type count uint64
+
+func (c count) MarshalJSON() ([]byte, error) {
+	s := strconv.FormatUint(uint64(c), 10)
+	if c > 1<<53 {
+		return []byte(`"` + s + `"`), nil
+	}
+	return []byte(s), nil
+}
+
+func (c count) String() string { return strconv.FormatUint(uint64(c), 10) }
+
+// instant is a time in RFC 3339 with nanoseconds, UTC; the zero value is "".
+type instant time.Time
+
+func instantNs(ns int64) instant {
+	if ns == 0 {
+		return instant{}
+	}
+	return instant(time.Unix(0, ns).UTC())
+}
+
+func (t instant) String() string {
+	if time.Time(t).IsZero() {
+		return ""
+	}
+	return time.Time(t).UTC().Format(time.RFC3339Nano)
+}
+
+func (t instant) MarshalJSON() ([]byte, error) { return json.Marshal(t.String()) }
+
+// identified is a value whose id -q prints.
+type identified interface{ quietID() string }
+
+// object prints one value: a table is "name  value" lines, one for each field.
+//
+// Names come from the json tags; a field tagged table:"-" is left out of tables.
+func (a *app) object(v identified) error {
+	if a.settings.quiet {
+		_, err := fmt.Fprintln(a.out, v.quietID())
+		return err
+	}
+	switch a.settings.output {
+	case "json":
+		return writeJSON(a.out, v, "  ")
+	case "jsonl":
+		return writeJSON(a.out, v, "")
+	case "yaml":
+		return writeYAML(a.out, v)
+	}
+	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	for _, f := range fields(reflect.TypeOf(v)) {
+		text := cell(reflect.Indirect(reflect.ValueOf(v)).FieldByIndex(f.index))
+		if text == "" {
+			continue
+		}
+		lines := strings.Split(text, "\n")
+		fmt.Fprintf(w, "%s\t%s\n", strings.ReplaceAll(f.name, "_", " "), lines[0])
+		for _, l := range lines[1:] {
+			fmt.Fprintf(w, "\t%s\n", l)
+		}
+	}
+	return w.Flush()
+}
+
+// list prints values of one type: a table has one row for each. An empty list is [] in JSON and YAML, and nothing but talk in
+// a table.
+func list[T identified](a *app, rows []T) error {
+	s := newStream[T](a)
+	for _, r := range rows {
+		if err := s.add(r); err != nil {
+			return err
+		}
+	}
+	return s.close()
+}
+
+// stream prints values as they come, as far as the format allows: a table and JSON are written at the end, unless flushEach.
+type stream[T identified] struct {
+	a    *app
+	rows []T
+	n    int
+	w    *tabwriter.Writer
+	live bool // nobody waits for an end: write each value at once
+}
+
+func newStream[T identified](a *app) *stream[T] { return &stream[T]{a: a} }
+
+func (s *stream[T]) add(v T) error {
+	s.n++
+	switch {
+	case s.a.settings.quiet:
+		_, err := fmt.Fprintln(s.a.out, v.quietID())
+		return err
+	case s.a.settings.output == "jsonl", s.a.settings.output == "json" && s.live:
+		return writeJSON(s.a.out, v, "")
+	case s.a.settings.output == "table":
+		return s.row(v)
+	}
+	s.rows = append(s.rows, v)
+	if s.live {
+		defer func() { s.rows = nil }()
+		return writeYAML(s.a.out, s.rows)
+	}
+	return nil
+}
+
+func (s *stream[T]) row(v T) error {
+	fs := fields(reflect.TypeOf(v))
+	if s.w == nil {
+		s.w = tabwriter.NewWriter(s.a.out, 0, 0, 2, ' ', 0)
+		names := make([]string, len(fs))
+		for i, f := range fs {
+			names[i] = strings.ToUpper(f.name)
+		}
+		fmt.Fprintln(s.w, strings.Join(names, "\t"))
+	}
+	cells := make([]string, len(fs))
+	for i, f := range fs {
+		cells[i] = strings.ReplaceAll(cell(reflect.Indirect(reflect.ValueOf(v)).FieldByIndex(f.index)), "\n", " ")
+		if cells[i] == "" {
+			cells[i] = "-"
+		}
+	}
+	fmt.Fprintln(s.w, strings.Join(cells, "\t"))
+	if s.live {
+		return s.w.Flush()
+	}
+	return nil
+}
+
+func (s *stream[T]) close() error {
+	if s.a.settings.quiet || s.live {
+		return nil
+	}
+	switch s.a.settings.output {
+	case "json":
+		if s.rows == nil {
+			s.rows = []T{}
+		}
+		return writeJSON(s.a.out, s.rows, "  ")
+	case "yaml":
+		if s.rows == nil {
+			s.rows = []T{}
+		}
+		return writeYAML(s.a.out, s.rows)
+	case "table":
+		if s.w == nil {
+			s.a.say("none")
+			return nil
+		}
+		return s.w.Flush()
+	}
+	return nil
+}
+
+type field struct {
+	name  string
+	index []int
+}
+
+// fields lists the fields of a struct that tables show, those of embedded structs in place.
+func fields(t reflect.Type) []field {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	var out []field
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if f.Anonymous {
+			for _, g := range fields(f.Type) {
+				out = append(out, field{g.name, append([]int{i}, g.index...)})
+			}
+			continue
+		}
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if name == "" || name == "-" || f.Tag.Get("table") == "-" {
+			continue
+		}
+		out = append(out, field{name, []int{i}})
+	}
+	return out
+}
+
+// cell is the text of one value in a table.
+func cell(v reflect.Value) string {
+	if !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
+		return ""
+	}
+	if s, ok := v.Interface().(fmt.Stringer); ok {
+		return s.String()
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		return cell(v.Elem())
+	case reflect.Slice:
+		if v.Len() == 0 {
+			return ""
+		}
+		parts := make([]string, v.Len())
+		for i := range parts {
+			parts[i] = cell(v.Index(i))
+		}
+		sep := ", "
+		if v.Type().Elem().Kind() == reflect.Struct {
+			sep = "\n"
+		}
+		return strings.Join(parts, sep)
+	case reflect.Map:
+		var parts []string
+		for _, k := range v.MapKeys() {
+			parts = append(parts, cell(k)+"="+cell(v.MapIndex(k)))
+		}
+		sort.Strings(parts)
+		return strings.Join(parts, " ")
+	case reflect.Struct:
+		var parts []string
+		for _, f := range fields(v.Type()) {
+			if s := cell(v.FieldByIndex(f.index)); s != "" {
+				parts = append(parts, f.name+"="+s)
+			}
+		}
+		return strings.Join(parts, " ")
+	case reflect.Interface:
+		return cell(v.Elem())
+	}
+	return fmt.Sprint(v.Interface())
+}
+
+func writeJSON(w io.Writer, v any, indent string) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", indent)
+	return e.Encode(v)
+}
+
+// writeYAML writes what JSON would, in block form: the names and the order are JSON's.
+func writeYAML(w io.Writer, v any) error {
+	var b bytes.Buffer
+	if err := writeJSON(&b, v, ""); err != nil {
+		return err
+	}
+	var n yaml.Node
+	if err := yaml.Unmarshal(b.Bytes(), &n); err != nil {
+		return fmt.Errorf("format YAML: %w", err)
+	}
+	block(&n)
+	e := yaml.NewEncoder(w)
+	e.SetIndent(2)
+	if err := e.Encode(&n); err != nil {
+		return fmt.Errorf("format YAML: %w", err)
+	}
+	return e.Close()
+}
+
+func block(n *yaml.Node) {
+	switch {
+	case n.Kind == yaml.ScalarNode && n.Tag == "!!str":
+		n.Style = 0
+	case len(n.Content) > 0:
+		n.Style = 0
+	}
+	for _, c := range n.Content {
+		block(c)
+	}
+}
