@@ -41,6 +41,17 @@ func verifyPossession(pk *nhi.PublicKey, ledger nhi.Digest, tenant, id nhi.ID, t
 	return nil
 }
 
+// CheckPossession verifies what NewPossession made, under the public key of a
+// suite. It is for servers that check a request before they commit anything;
+// registration checks it again.
+func CheckPossession(s nhi.Suite, public []byte, ledger nhi.Digest, tenant, id nhi.ID, t Type, possession []byte) error {
+	pk, err := nhi.ParsePublicKey(s, public)
+	if err != nil {
+		return &Error{Code: CodeBadKey, Hop: -1, Err: err}
+	}
+	return verifyPossession(pk, ledger, tenant, id, t, possession)
+}
+
 // NewRegistration returns the body that registers signer's key for an identity.
 func NewRegistration(signer nhi.Signer, ledger nhi.Digest, tenant, id nhi.ID, t Type) (*RegisterBody, error) {
 	pop, err := NewPossession(signer, ledger, tenant, id, t)

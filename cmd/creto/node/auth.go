@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"crypto/sha256"
 	"strings"
 
 	"google.golang.org/grpc"
@@ -19,12 +18,13 @@ import (
 type access uint8
 
 const (
-	accessNobody  access = iota // a method without a line in the table
-	accessPublic                // anybody who reaches the listener
-	accessTenant                // who may see the tenant that the request names; the empty tenant is the spine, which is public
-	accessAdmin                 // an admin's SVID, or the admin socket
-	accessNode                  // a voter's SVID
-	accessSandbox               // a sandbox node's SVID
+	accessNobody   access = iota // a method without a line in the table
+	accessPublic                 // anybody who reaches the listener
+	accessTenant                 // who may see the tenant that the request names; the empty tenant is the spine, which is public
+	accessAdmin                  // an admin's SVID, or the admin socket
+	accessOperator               // an admin, or a voter's SVID
+	accessNode                   // a voter's SVID
+	accessSandbox                // a sandbox node's SVID
 )
 
 // methods is the one table of who may call what. A test holds it against the registered services.
@@ -61,7 +61,7 @@ var methods = map[string]access{
 	cretov1.SandboxService_ListSandboxes_FullMethodName: accessTenant,
 	cretov1.SandboxService_AwaitSandbox_FullMethodName:  accessTenant,
 
-	cretov1.ClusterService_Status_FullMethodName:             accessAdmin,
+	cretov1.ClusterService_Status_FullMethodName:             accessOperator,
 	cretov1.ClusterService_Join_FullMethodName:               accessPublic, // the token in the request is the authority
 	cretov1.ClusterService_ChangeMember_FullMethodName:       accessAdmin,
 	cretov1.ClusterService_TransferLeadership_FullMethodName: accessAdmin,
@@ -78,12 +78,14 @@ var methods = map[string]access{
 	"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": accessPublic,
 }
 
+// maxToken bounds a bearer token, in bytes.
+const maxToken = 512
+
 // caller is who makes a call, as far as the connection and its metadata tell.
 type caller struct {
 	principal spiffe.Principal // zero without SVID
 	local     bool             // on the admin socket, which only its owner can open
-	token     [32]byte         // SHA-256 of the bearer token
-	hasToken  bool
+	token     []byte           // bearer token; nil without
 }
 
 func (c caller) system(role spiffe.Role) bool {
@@ -101,10 +103,12 @@ func callerOf(ctx context.Context) caller {
 // guard authorises calls on one gRPC server.
 type guard struct {
 	local bool // the admin socket
-	// readToken says whether a token, given by its SHA-256, may read the tenant's log now.
-	readToken func(tenant nhi.ID, token [32]byte) bool
-	// voter says whether a node is a voter of the cluster now, sandbox whether it is a sandbox node.
+	// readToken says whether a token may read the tenant's log now.
+	readToken func(tenant nhi.ID, token []byte) bool
+	// voter says whether a node is registered with the role of a voter and not removed, sandbox the same for sandbox nodes.
 	voter, sandbox func(id nhi.ID) bool
+	// learn hears the gRPC address that a voter tells about itself; nil = nobody listens.
+	learn func(id nhi.ID, address string)
 }
 
 func (g *guard) identify(ctx context.Context) context.Context {
@@ -118,8 +122,8 @@ func (g *guard) identify(ctx context.Context) context.Context {
 	}
 	if md, ok := metadata.FromIncomingContext(ctx); ok {
 		if v := md.Get("authorization"); len(v) == 1 {
-			if token, ok := strings.CutPrefix(v[0], "Bearer "); ok && token != "" {
-				c.token, c.hasToken = sha256.Sum256([]byte(token)), true
+			if token, ok := strings.CutPrefix(v[0], "Bearer "); ok && token != "" && len(token) <= maxToken {
+				c.token = []byte(token)
 			}
 		}
 	}
@@ -132,12 +136,16 @@ func (g *guard) allow(ctx context.Context, method string) error {
 	switch methods[method] {
 	case accessPublic, accessTenant:
 		return nil
-	case accessAdmin:
+	case accessAdmin, accessOperator:
 		if c.local || c.system(spiffe.RoleAdmin) {
+			return nil
+		}
+		if methods[method] == accessOperator && c.system(spiffe.RoleNode) && g.voter(c.principal.ID) {
 			return nil
 		}
 	case accessNode:
 		if c.system(spiffe.RoleNode) && g.voter(c.principal.ID) {
+			g.hear(ctx, c.principal.ID)
 			return nil
 		}
 	case accessSandbox:
@@ -167,16 +175,28 @@ func (g *guard) allowRequest(ctx context.Context, method string, req any) error 
 	tenant := nhi.ID(raw)
 	c := callerOf(ctx)
 	switch {
-	case c.local, c.system(spiffe.RoleAdmin), c.system(spiffe.RoleNode):
+	case c.local, c.system(spiffe.RoleAdmin), c.system(spiffe.RoleNode) && (g.voter(c.principal.ID) || g.sandbox(c.principal.ID)):
 		return nil
 	case tenant.IsZero():
 		// The system log is for the cluster's own.
 	case !c.principal.System && !c.principal.Tenant.IsZero() && c.principal.Tenant == tenant:
 		return nil
-	case c.hasToken && g.readToken(tenant, c.token):
+	case c.token != nil && g.readToken(tenant, c.token):
 		return nil
 	}
 	return notFound()
+}
+
+// hear passes on where the calling node says it is reached.
+func (g *guard) hear(ctx context.Context, id nhi.ID) {
+	if g.learn == nil {
+		return
+	}
+	if md, ok := metadata.FromIncomingContext(ctx); ok {
+		if v := md.Get(addressHeader); len(v) == 1 {
+			g.learn(id, v[0])
+		}
+	}
 }
 
 func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {

@@ -1,0 +1,369 @@
+package node
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/creto-systems/creto/ledger"
+	"github.com/creto-systems/creto/ledger/edge"
+	"github.com/creto-systems/creto/ledger/verify"
+	"github.com/creto-systems/creto/nhi"
+	"github.com/creto-systems/creto/nhi/keyfile"
+	"github.com/creto-systems/creto/nhi/registry"
+	"github.com/creto-systems/creto/nhi/spiffe"
+	cretov1 "github.com/creto-systems/creto/proto/creto/v1"
+)
+
+// joinTokenPrefix begins every join token, so that one is recognised where it does not belong.
+const joinTokenPrefix = "creto-join-"
+
+// NewJoinToken draws a join token. Its digest goes to the system log by an admin's admin.join_token.add; the token itself
+// to the machine that joins, once.
+func NewJoinToken(random io.Reader) (token string, digest nhi.Digest, err error) {
+	b := make([]byte, 32)
+	if _, err := io.ReadFull(random, b); err != nil {
+		return "", nhi.Digest{}, fmt.Errorf("draw join token: %w", err)
+	}
+	token = joinTokenPrefix + hex.EncodeToString(b)
+	return token, sha256.Sum256([]byte(token)), nil
+}
+
+var joinRoles = map[string]registry.Role{"voter": registry.RoleVoter, "sandbox": registry.RoleSandbox}
+
+// errJoin is the one refusal of a token that does not admit: unknown, used, expired, or of another role.
+func errJoin() error {
+	return &Error{Kind: KindDenied, Message: "the join token does not admit this node", Hint: "tokens admit one node, in one role, once: ask an admin for a new one"}
+}
+
+// Join admits a node that knows a token. The token is used up on the log, and the node registered there, before it gets
+// anything.
+func (c *clusterService) Join(ctx context.Context, req *cretov1.JoinRequest) (*cretov1.JoinResponse, error) {
+	s := c.s
+	if s.ca == nil {
+		return nil, &Error{Kind: KindUnavailable, Message: "this node does not have the cluster's CA", Hint: "join through the node whose ca_dir holds it"}
+	}
+	token := nhi.Digest(sha256.Sum256([]byte(req.GetToken())))
+	role, id := joinRoles[req.GetRole()], nhi.ID(req.GetNodeId())
+	// Whoever has no token learns so before any work is done and anything is written.
+	if err := s.barrier(ctx); err != nil {
+		return nil, err
+	}
+	snap, err := s.ledger.Read()
+	if err != nil {
+		return nil, err
+	}
+	known, err := snap.JoinToken(token)
+	if cerr := snap.Close(); cerr != nil {
+		return nil, cerr
+	}
+	switch {
+	case errors.Is(err, ledger.ErrNotFound):
+		return nil, errJoin()
+	case err != nil:
+		return nil, err
+	case !known.Redeemer.IsZero() || known.Role != role || s.now() >= known.Expires:
+		return nil, errJoin()
+	}
+	key, err := spiffe.ParseCSR(req.GetCsr())
+	if err != nil {
+		return nil, &Error{Kind: KindInvalid, Message: "certificate request is malformed", Cause: err}
+	}
+	order := spiffe.Order{PublicKey: key, Principal: systemPrincipal(s.identity.genesis.TrustDomain, spiffe.RoleNode, id)}
+	order.DNSNames, order.IPs = hostsOf(req.GetRaftAddr(), req.GetGrpcAddr())
+	order.TTL = spiffe.MaxTTL
+	// The certificate is made first, because it can fail, and given last.
+	cert, err := s.ca.IssueSVID(order, time.Now())
+	if err != nil {
+		return nil, &Error{Kind: KindInvalid, Message: "no certificate can be issued for this request", Cause: err}
+	}
+	add := &ledger.NodeAddBody{
+		ID: id, Role: role, Suite: nhi.SuiteMLDSA65Ed25519, Public: req.GetPublicKey(), Possession: req.GetPossession(),
+		Ed: req.GetCosignEd25519(), PQ: req.GetCosignMldsa44(), Token: token,
+	}
+	if _, err := add.Encode(); err != nil {
+		return nil, &Error{Kind: KindInvalid, Message: err.Error(), Cause: err}
+	}
+	if err := registry.CheckPossession(add.Suite, add.Public, s.identity.ledger, nhi.ID{}, id, registry.Node, add.Possession); err != nil {
+		return nil, &Error{Kind: KindInvalid, Message: "the node's key is malformed, or its possession is not proved", Cause: err}
+	}
+	if err := s.act(ctx, ledger.KindJoinTokenRedeem, &ledger.JoinRedeemBody{Token: token, Node: id}); err != nil {
+		return nil, err
+	}
+	if err := s.act(ctx, ledger.KindNodeAdd, add); err != nil {
+		return nil, err
+	}
+	resp := &cretov1.JoinResponse{
+		SvidChain: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}), Bundle: s.source.Bundle().PEM(),
+		Genesis: s.identity.raw, Peers: s.peerAddresses(),
+	}
+	if role == registry.RoleVoter {
+		resp.LogKey = s.identity.keys.Log.Seed()
+		if resp.Kek, err = readSecret(s.cfg.path(kekFile), 32); err != nil {
+			return nil, err
+		}
+	}
+	if req.GetGrpcAddr() != "" && role == registry.RoleVoter {
+		if err := s.book.learn(id, req.GetGrpcAddr()); err != nil {
+			s.log.Warn("address was not kept", "err", err)
+		}
+	}
+	return resp, nil
+}
+
+// peerAddresses are the nodes that a joining one can reach.
+func (s *Server) peerAddresses() []*cretov1.PeerAddress {
+	out := []*cretov1.PeerAddress{{NodeId: s.identity.id.String(), RaftAddr: s.PeerAddr(), GrpcAddr: s.GRPCAddr()}}
+	known := s.book.known()
+	for _, m := range s.raft.State().Servers {
+		id, err := nhi.ParseID(m.ID)
+		if err != nil || id == s.identity.id {
+			continue
+		}
+		out = append(out, &cretov1.PeerAddress{NodeId: m.ID, RaftAddr: m.Addr, GrpcAddr: known[id]})
+	}
+	return out
+}
+
+// act commits an administrative act that this node signs, and refuses what the log refuses.
+func (s *Server) act(ctx context.Context, kind string, body interface{ Encode() ([]byte, error) }) error {
+	raw, err := body.Encode()
+	if err != nil {
+		return err
+	}
+	e, err := newEvent(rand.Reader, s.identity.ledger, nhi.ID{}, kind, s.identity.id, s.now(), raw)
+	if err != nil {
+		return err
+	}
+	rs, err := s.commit(ctx, nhi.ID{}, s.identity.key, e)
+	if err != nil {
+		return err
+	}
+	if r := rs[0]; r.State != ledger.Sequenced || !r.Outcome.Accepted() {
+		return &Error{Kind: KindConflict, Message: fmt.Sprintf("%s was refused: %s", kind, r.Outcome), Cause: r.Err}
+	}
+	return nil
+}
+
+// newEvent makes an event that a process signs on its own account.
+func newEvent(random io.Reader, ledgerID nhi.Digest, tenant nhi.ID, kind string, agent nhi.ID, now int64, body []byte) (*nhi.Event, error) {
+	e := &nhi.Event{V: 1, LedgerID: ledgerID, Tenant: tenant, Kind: kind, Agent: agent, ClientTime: now, Body: body}
+	for _, b := range [][]byte{e.ID[:], e.Nonce[:], e.Seq.Instance[:]} {
+		if _, err := io.ReadFull(random, b); err != nil {
+			return nil, fmt.Errorf("draw event id: %w", err)
+		}
+	}
+	return e, nil
+}
+
+// commit signs an event and commits it, here or through the leader.
+func (s *Server) commit(ctx context.Context, tenant nhi.ID, signer nhi.Signer, e *nhi.Event) ([]edge.Result, error) {
+	payload, err := e.Encode()
+	if err != nil {
+		return nil, err
+	}
+	env, err := nhi.SignEvent(signer, payload)
+	if err != nil {
+		return nil, err
+	}
+	return s.edge.Submit(ctx, tenant, []edge.Submission{{Envelope: env}})
+}
+
+// JoinConfig says how a node joins a cluster.
+type JoinConfig struct {
+	Addr   string // gRPC address of the node that has the cluster's CA
+	Token  string // a join token
+	Bundle []byte // the cluster's trust bundle, PEM: whom to believe
+	Role   string // "voter" or "sandbox"; default voter
+	Dir    string // the new node's directory; must be empty
+	// Node is the configuration that is written to Dir: listeners and advertised addresses. A voter needs both listeners.
+	Node Config
+
+	Random io.Reader // default crypto/rand
+	Now    time.Time // default now
+}
+
+// JoinResult says what JoinCluster has made.
+type JoinResult struct {
+	NodeID   nhi.ID
+	LedgerID nhi.Digest
+	Role     string
+	Dir      string
+}
+
+// JoinCluster registers a new node by a join token and writes its directory. A voter's directory is ready for New; the node
+// takes part once an admin has added it (ChangeMember) as non-voter and promoted it. The directory of a sandbox node has
+// genesis.cbor, keys/node.key, svid and local/addresses.json (node id → gRPC address).
+//
+// A token whose answer is lost is used up: the node begins anew, with a new token and directory.
+func JoinCluster(ctx context.Context, c JoinConfig) (*JoinResult, error) {
+	if c.Random == nil {
+		c.Random = rand.Reader
+	}
+	if c.Now.IsZero() {
+		c.Now = time.Now()
+	}
+	if c.Role == "" {
+		c.Role = "voter"
+	}
+	r, err := c.join(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("join cluster: %w", err)
+	}
+	return r, nil
+}
+
+func (c *JoinConfig) join(ctx context.Context) (*JoinResult, error) {
+	role, ok := joinRoles[c.Role]
+	if !ok {
+		return nil, fmt.Errorf("role %q is not voter or sandbox", c.Role)
+	}
+	if !strings.HasPrefix(c.Token, joinTokenPrefix) {
+		return nil, fmt.Errorf("token does not begin with %q", joinTokenPrefix)
+	}
+	bundle, err := parseBundle(c.Bundle)
+	if err != nil {
+		return nil, err
+	}
+	if err := emptyDir(c.Dir); err != nil {
+		return nil, err
+	}
+	source, err := spiffe.NewSource(time.Now, nil, bundle)
+	if err != nil {
+		return nil, err
+	}
+	creds := credentials.NewTLS(spiffe.AnonymousClientTLS(source, spiffe.AllowRoles(bundle.TrustDomain(), spiffe.RoleNode)))
+	cc, err := grpc.NewClient("passthrough:///"+c.Addr, grpc.WithTransportCredentials(creds))
+	if err != nil {
+		return nil, err
+	}
+	defer cc.Close()
+	trust, err := cretov1.NewLedgerServiceClient(cc).GetTrust(ctx, &cretov1.GetTrustRequest{})
+	if err != nil {
+		return nil, err
+	}
+	t, err := verify.ParseTrust([]byte(trust.GetTrust()))
+	if err != nil {
+		return nil, err
+	}
+	k, err := newNodeKeys(c.Random)
+	if err != nil {
+		return nil, err
+	}
+	pop, err := registry.NewPossession(k.key, t.LedgerID, nhi.ID{}, k.id, registry.Node)
+	if err != nil {
+		return nil, err
+	}
+	tlsKey, err := ecdsa.GenerateKey(elliptic.P256(), c.Random)
+	if err != nil {
+		return nil, fmt.Errorf("generate TLS key: %w", err)
+	}
+	csr, err := x509.CreateCertificateRequest(c.Random, &x509.CertificateRequest{}, tlsKey)
+	if err != nil {
+		return nil, fmt.Errorf("make certificate request: %w", err)
+	}
+	req := &cretov1.JoinRequest{
+		Token: c.Token, Role: c.Role, NodeId: k.id[:], Csr: csr, PublicKey: k.key.Public().Bytes(), Possession: pop,
+		RaftAddr: first(c.Node.Advertise.Peer, c.Node.Listen.Peer), GrpcAddr: first(c.Node.Advertise.GRPC, c.Node.Listen.GRPC),
+	}
+	if role == registry.RoleVoter {
+		req.CosignEd25519, req.CosignMldsa44 = k.edPublic(), k.pq.Public()
+	}
+	resp, err := cretov1.NewClusterServiceClient(cc).Join(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	if ledger.LedgerID(resp.GetGenesis()) != t.LedgerID {
+		return nil, errors.New("the answer's genesis is not that of the ledger the node was to join")
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(tlsKey)
+	if err != nil {
+		return nil, fmt.Errorf("encode TLS key: %w", err)
+	}
+	svid, err := spiffe.ParseSVID(resp.GetSvidChain(), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	if err != nil {
+		return nil, err
+	}
+	if bundle, err = spiffe.ParseBundle(bundle.TrustDomain(), resp.GetBundle()); err != nil {
+		return nil, err
+	}
+	if err := c.write(role, k, resp, svid, bundle); err != nil {
+		return nil, err
+	}
+	return &JoinResult{NodeID: k.id, LedgerID: t.LedgerID, Role: c.Role, Dir: c.Dir}, nil
+}
+
+func (c *JoinConfig) write(role registry.Role, k *nodeKeys, resp *cretov1.JoinResponse, svid *spiffe.SVID, bundle *spiffe.Bundle) error {
+	known := make(map[nhi.ID]string)
+	cfg := c.Node
+	for _, p := range resp.GetPeers() {
+		id, err := nhi.ParseID(p.GetNodeId())
+		if err != nil {
+			return err
+		}
+		known[id] = p.GetGrpcAddr()
+		cfg.Peers = append(cfg.Peers, PeerConfig{ID: id, GRPC: p.GetGrpcAddr()})
+	}
+	if role == registry.RoleVoter {
+		return writeNodeDir(c.Dir, &cfg, k, resp.GetGenesis(), resp.GetLogKey(), resp.GetKek(), svid, bundle)
+	}
+	for _, d := range []string{keysDir, svidDir, localDir} {
+		if err := os.Mkdir(filepath.Join(c.Dir, d), 0o700); err != nil {
+			return fmt.Errorf("create directory: %w", err)
+		}
+	}
+	if err := createFile(filepath.Join(c.Dir, genesisFile), resp.GetGenesis(), 0o600); err != nil {
+		return err
+	}
+	key := keyfile.Key{Role: "node", ID: k.id, Suite: k.key.Public().Suite(), Seed: k.key.Seed()}
+	if err := keyfile.WritePlain(filepath.Join(c.Dir, nodeKeyFile), key); err != nil {
+		return err
+	}
+	raw, err := json.Marshal(known)
+	if err != nil {
+		return fmt.Errorf("encode addresses: %w", err)
+	}
+	if err := createFile(filepath.Join(c.Dir, bookFile), raw, 0o600); err != nil {
+		return err
+	}
+	return saveSVID(svidFiles(filepath.Join(c.Dir, svidDir)), svid, bundle)
+}
+
+// parseBundle parses a trust bundle, whose trust domain its first root names.
+func parseBundle(text []byte) (*spiffe.Bundle, error) {
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return nil, errors.New("trust bundle is not PEM")
+	}
+	root, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("parse trust bundle: %w", err)
+	}
+	if len(root.URIs) != 1 {
+		return nil, errors.New("trust bundle's root names no trust domain")
+	}
+	return spiffe.ParseBundle(root.URIs[0].Host, text)
+}
+
+func first(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
