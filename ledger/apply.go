@@ -36,7 +36,7 @@ type Entry struct {
 	Data        []byte // an encoded Command
 }
 
-// apply is one Apply call.
+// apply is one store batch in the making.
 type apply struct {
 	*Log
 	x       *txn
@@ -51,15 +51,41 @@ type apply struct {
 	fresh   map[compact.NodeID][]byte // nodes of the heads tree that seals of this Apply have made
 }
 
-// Apply applies committed commands in order, in one store batch: effects, leaves, tree nodes, applied index and state hash.
-// results[i] belongs to entries[i]: []EventResult, SealResult, TickResult, GenesisResult or nil. Entries at or below the
-// applied index are skipped. An error is a *FatalError: nothing of the call is in the store, and the caller stops the node.
+// maxBatchBytes is how much command data one store batch takes, unless a single command is larger: a node that catches up
+// must not hold its whole backlog in memory.
+const maxBatchBytes = 4 << 20
+
+// Apply applies committed commands in order. Each goes whole into one store batch: effects, leaves, tree nodes, applied index
+// and state hash; a batch takes as many commands as there are, up to a few MiB. results[i] belongs to entries[i]:
+// []EventResult, SealResult, TickResult, GenesisResult or nil. Entries at or below the applied index are skipped. An error is
+// a *FatalError: nothing of the command it names, and of those after it, is in the store, and the caller stops the node.
 func (l *Log) Apply(entries []Entry) (results []any, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.usable(); err != nil {
 		return nil, err
 	}
+	results = make([]any, len(entries))
+	for done := 0; done < len(entries); {
+		n, size := 0, 0
+		for n == 0 || done+n < len(entries) && size+len(entries[done+n].Data) <= maxBatchBytes {
+			size += len(entries[done+n].Data)
+			n++
+		}
+		if err := l.batch(entries[done:done+n], results[done:done+n]); err != nil {
+			fatal, ok := errors.AsType[*FatalError](err)
+			if !ok {
+				fatal = &FatalError{Op: "apply", Err: err}
+			}
+			return nil, l.breakDown(fatal)
+		}
+		done += n
+	}
+	return results, nil
+}
+
+// batch applies entries in one store batch.
+func (l *Log) batch(entries []Entry, results []any) (err error) {
 	a := &apply{Log: l, x: newTxn(l.db)}
 	defer func() {
 		if r := recover(); r != nil {
@@ -68,27 +94,18 @@ func (l *Log) Apply(entries []Entry) (results []any, err error) {
 		if cerr := a.x.close(); cerr != nil && err == nil {
 			err = &FatalError{Op: "close batch", Err: cerr}
 		}
-		if err != nil {
-			results = nil
-			fatal, ok := errors.AsType[*FatalError](err)
-			if !ok {
-				fatal = &FatalError{Op: "apply", Index: a.entry.Index, Err: err}
-			}
-			err = l.breakDown(fatal)
-		}
 	}()
-	results = make([]any, len(entries))
 	for i, e := range entries {
 		if e.Index <= l.meta.applied {
 			continue
 		}
 		a.entry = e
 		if results[i], err = a.command(e); err != nil {
-			return nil, err
+			return &FatalError{Op: "apply", Index: e.Index, Err: err}
 		}
 		l.meta.applied, l.meta.term = e.Index, e.Term
 	}
-	return results, a.commit()
+	return a.commit()
 }
 
 // recovered turns a panic into a FatalError. Views have no error to return, and a handler that panics would do so on every

@@ -454,3 +454,44 @@ func TestStampsRiseWhateverIsProposed(t *testing.T) {
 		t.Errorf("last stamp: got %d, want %d", last, base+6)
 	}
 }
+
+// TestAuthorizeSaysWhatApplyWillSay asks at the edge's side, with a snapshot, what the tests above show in Apply.
+func TestAuthorizeSaysWhatApplyWillSay(t *testing.T) {
+	w := newWorld(t)
+	stranger := ledgertest.NewIdentity(t, "stranger", registry.Agent)
+	ask := func(s ledgertest.Signed, key nhi.KeyID) (a ledger.Authority, err error) {
+		w.WithView(w.Tenant, func(v ledger.View) { a, err = w.Log.Authorize(v, s.Event, key, w.Now) })
+		return a, err
+	}
+	a, err := ask(w.usage(1), w.agent.Key.Public().ID())
+	if err != nil || a.Refused != registry.OK || a.Signer.Identity.ID != w.agent.ID || a.Chain.Root != w.human.ID {
+		t.Errorf("agent under its link: got %+v, %v", a, err)
+	}
+	if _, err := ask(w.usage(1), stranger.Key.Public().ID()); !errors.Is(err, ledger.ErrUnknownKey) {
+		t.Errorf("unknown key: got %v", err)
+	}
+	if _, err := ask(w.usage(1), w.human.Key.Public().ID()); !errors.Is(err, ledger.ErrWrongSigner) {
+		t.Errorf("another's name: got %v", err)
+	}
+	if a, err := ask(w.Event(w.agent, "plain", countBody{}), w.agent.Key.Public().ID()); err != nil || a.Refused != registry.CodeNotHolder {
+		t.Errorf("agent without link: got %+v, %v", a, err)
+	}
+	if a, err := ask(w.Event(w.Node, "plain", countBody{}), w.Node.Key.Public().ID()); err != nil || a.Refused != registry.CodeUnauthorized || !a.System {
+		t.Errorf("node: got %+v, %v", a, err)
+	}
+	w.WithView(w.Tenant, func(v ledger.View) {
+		pk, err := w.Log.PublicKey(v, w.agent.Key.Public().ID())
+		if err != nil || pk.ID() != w.agent.Key.Public().ID() {
+			t.Errorf("public key: got %v", err)
+		}
+	})
+	// The one key that can speak before it is registered.
+	id := ledgertest.ID("empty tenant")
+	authority := w.CreateEmptyTenant(id, "authority of the empty tenant", "token")
+	w.WithView(id, func(v ledger.View) {
+		pk, err := w.Log.PublicKey(v, authority.Key.Public().ID())
+		if err != nil || pk.ID() != authority.Key.Public().ID() {
+			t.Errorf("authority's first key: got %v", err)
+		}
+	})
+}

@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/creto-systems/creto/ledger"
+	"github.com/creto-systems/creto/ledger/ledgertest"
 	"github.com/creto-systems/creto/ledger/verify"
 	"github.com/creto-systems/creto/nhi"
 	"github.com/creto-systems/creto/nhi/canon"
@@ -126,6 +127,11 @@ func FuzzCursor(f *testing.F) {
 
 func FuzzDecodeGenesis(f *testing.F) {
 	f.Add([]byte{0xa0})
+	if raw, err := ledgertest.New(f).Genesis.Encode(); err != nil {
+		f.Fatal(err)
+	} else {
+		f.Add(raw)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if g, err := ledger.DecodeGenesis(b); err == nil {
 			if again, err := g.Encode(); err != nil || !bytes.Equal(again, b) {
