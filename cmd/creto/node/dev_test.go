@@ -244,4 +244,3 @@ func (c *cluster) trust(cc *grpc.ClientConn) *verify.Trust {
 	}
 	return trust
 }
-

@@ -1,38 +1,114 @@
 package node
 
 import (
+	"slices"
+
 	"google.golang.org/grpc"
 
 	"github.com/creto-systems/creto/ledger"
+	"github.com/creto-systems/creto/ledger/verify"
 	"github.com/creto-systems/creto/meter"
+	"github.com/creto-systems/creto/nhi"
 	"github.com/creto-systems/creto/nhi/authz"
 	"github.com/creto-systems/creto/nhi/registry"
+	"github.com/creto-systems/creto/oversight"
+	oversightkind "github.com/creto-systems/creto/oversight/kind"
+	"github.com/creto-systems/creto/sandbox"
 )
 
-// domains are the rooms whose handlers the ledger calls, wired to one another.
+// domains are the rooms whose handlers the ledger calls, wired to one another: what one uses of another is a function of the
+// same view, so one event changes both in one step.
 type domains struct {
-	meter *meter.Meter
+	meter     *meter.Meter
+	oversight *oversight.Oversight
+	sandbox   *sandbox.Sandbox
 }
 
 func newDomains() *domains {
-	return &domains{meter: meter.New()}
+	m := meter.New()
+	return &domains{
+		meter:     m,
+		oversight: oversight.New(oversight.Config{Reserver: reserver{m}, Tree: tree, Ancestors: ancestors}),
+		sandbox:   sandbox.New(charger{m}),
+	}
 }
+
+// Kinds returns every kind of event that a server knows beside the ledger's own.
+func Kinds() []ledger.Kind { return newDomains().kinds() }
 
 // kinds are all kinds beside the ledger's own.
 func (d *domains) kinds() []ledger.Kind {
-	return d.meter.Kinds()
+	return slices.Concat(d.meter.Kinds(), d.oversight.Kinds(), d.sandbox.Kinds())
 }
 
-// tree gives the identity registry the tenant's accounts.
-func (d *domains) tree(v ledger.View) registry.Tree { return meter.Tree{View: v} }
+// tree gives the identity registry a tenant's accounts.
+func tree(v ledger.View) registry.Tree { return meter.Tree{View: v} }
 
-// bundle returns the tenant's published policy.
-func (d *domains) bundle(v ledger.View) (authz.Bundle, bool) { return authz.Bundle{}, false }
+// ancestors are the accounts above one.
+func ancestors(v ledger.View, account nhi.ID) []nhi.ID {
+	path, ok := meter.Path(v, account, nil)
+	if !ok {
+		return nil
+	}
+	return path[1:]
+}
+
+// bundle returns the tenant's published policy; false = none.
+func (d *domains) bundle(v ledger.View) (authz.Bundle, bool) {
+	p := oversight.CurrentPolicy(v)
+	return p.Bundle, p.Epoch != 0
+}
 
 // questions are asked of policy about kinds that bring an action of their own.
-func (d *domains) questions() map[string]question { return nil }
+func (d *domains) questions() map[string]question {
+	return map[string]question{oversightkind.Request: d.oversight.AuthzRequest, oversightkind.Claim: d.oversight.AuthzRequest}
+}
 
 // register registers the rooms' services.
 func (d *domains) register(g grpc.ServiceRegistrar, s *Server) {
 	d.meter.RegisterService(g, s)
+	d.oversight.RegisterService(g, s, s)
+}
+
+// reserver lets claims of approvals reserve quota.
+type reserver struct{ meter *meter.Meter }
+
+func (r reserver) Tables() []ledger.Table { return r.meter.Tables() }
+
+func (r reserver) ReserveAll(v ledger.View, at ledger.Stamp, chain *registry.Chain, holder nhi.ID, want []oversight.Reservation) ([]uint64, []ledger.Write, []ledger.Timer, *oversight.QuotaRefusal) {
+	rs := make([]meter.Reservation, len(want))
+	for i, w := range want {
+		// All of it or nothing: what was approved is one amount.
+		rs[i] = meter.Reservation{Account: w.Account, Meter: w.Meter, Want: w.Amount, Min: w.Amount, TTL: w.TTL}
+	}
+	grants, writes, timers, refused := r.meter.ReserveAll(v, at, chain, holder, rs)
+	if refused != nil {
+		d := refused.Decision()
+		return nil, nil, nil, &oversight.QuotaRefusal{Outcome: d.Outcome, Detail: d.Detail}
+	}
+	leases := make([]uint64, len(grants))
+	for i, g := range grants {
+		leases[i] = g.Lease
+	}
+	return leases, writes, timers, nil
+}
+
+// charger counts what sandboxes have used.
+type charger struct{ meter *meter.Meter }
+
+func (c charger) Tables() []ledger.Table { return c.meter.Tables() }
+
+func (c charger) Charge(v ledger.View, at ledger.Stamp, u sandbox.Charge) ledger.Decision {
+	usage := meter.Usage{Account: u.Account, Agent: u.Agent, Link: u.Link, Quantities: u.Quantities, Fact: true}
+	if !u.Link.IsZero() {
+		// A chain that holds no longer has no budgets left to charge; the usage counts all the same.
+		if chain, err := registry.ResolveChain(ledger.RegistryView(v), u.Link, v.NextIndex()); err == nil {
+			usage.Chain = chain
+		}
+	}
+	writes, leaves, refused := c.meter.Charge(v, at, usage)
+	if refused != nil {
+		return refused.Decision()
+	}
+	return ledger.Decision{Outcome: verify.OutcomeAccepted, Writes: writes, Leaves: leaves}
 }

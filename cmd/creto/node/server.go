@@ -173,7 +173,7 @@ func (s *Server) open() error {
 	s.metrics = newMetrics(s)
 	s.domains = newDomains()
 	s.ledger, err = ledger.Open(ledger.Config{
-		Dir: s.cfg.path(stateDir), Kinds: s.domains.kinds(), Logger: s.log, Tree: s.domains.tree,
+		Dir: s.cfg.path(stateDir), Kinds: s.domains.kinds(), Logger: s.log, Tree: tree,
 	})
 	if err != nil {
 		return err
