@@ -13,7 +13,7 @@ import (
 	"github.com/creto-systems/creto/nhi"
 )
 
-// ErrAddendum: a sealed addendum cannot be opened, or is not what the event committed to.
+// ErrAddendum says that a sealed addendum cannot be opened, or is not what the event committed to.
 var ErrAddendum = errors.New("addendum cannot be opened")
 
 // addendumContext binds a sealed addendum and its record key to ledger, tenant and digest.

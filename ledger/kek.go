@@ -20,7 +20,7 @@ type KEK interface {
 	Unwrap(wrapped, additional []byte) ([]byte, error)
 }
 
-// ErrUnwrap: a wrapped record key is not this KEK's, or was changed.
+// ErrUnwrap says that a wrapped record key is not this KEK's, or was changed.
 var ErrUnwrap = errors.New("record key cannot be unwrapped")
 
 const (

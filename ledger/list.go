@@ -38,7 +38,7 @@ type Page struct {
 	Next   string // cursor of the next page; empty if this is the last one as of the snapshot
 }
 
-// ErrCursor: a page cursor was not made by this ledger for this order.
+// ErrCursor says that a page cursor was not made by this ledger for this order.
 var ErrCursor = fmt.Errorf("cursor is not one of this query's")
 
 const cursorSize = 1 + 8
