@@ -28,6 +28,7 @@ import (
 	"github.com/creto-systems/creto/nhi/keyfile"
 	"github.com/creto-systems/creto/nhi/registry"
 	"github.com/creto-systems/creto/nhi/spiffe"
+	cretov1 "github.com/creto-systems/creto/proto/creto/v1"
 )
 
 // DefaultDevPort is the first port of a development cluster: node i of 0, 1, 2 has its Raft, gRPC, read and metrics
@@ -405,6 +406,10 @@ func (d *Dev) makeTenant(ctx context.Context) error {
 		return err
 	}
 	s := d.running()[0].server
+	have, registered, err := d.lookTenant(ctx, s)
+	if err != nil || registered {
+		return err
+	}
 	pk := d.AuthorityKey.Public()
 	pop, err := registry.NewPossession(d.AuthorityKey, d.LedgerID, d.Tenant, d.Authority, registry.Authority)
 	if err != nil {
@@ -414,14 +419,51 @@ func (d *Dev) makeTenant(ctx context.Context) error {
 		Tenant: d.Tenant, Authority: d.Authority, Suite: pk.Suite(), Public: pk.Bytes(), Possession: pop, Zone: "UTC",
 		ReadToken: sha256.Sum256([]byte(d.ReadToken)),
 	}
-	if err := d.submit(ctx, s, nhi.ID{}, d.AdminKey, d.Admin, ledger.KindTenantCreate, create); err != nil {
-		return err
+	if !have {
+		if err := d.submit(ctx, s, nhi.ID{}, d.AdminKey, d.Admin, ledger.KindTenantCreate, create); err != nil {
+			return err
+		}
 	}
 	reg, err := registry.NewRegistration(d.AuthorityKey, d.LedgerID, d.Tenant, d.Authority, registry.Authority)
 	if err != nil {
 		return err
 	}
 	return d.submit(ctx, s, d.Tenant, d.AuthorityKey, d.Authority, registry.KindRegister, reg)
+}
+
+// lookTenant says how far an earlier start has come: nothing is asked of the log twice.
+func (d *Dev) lookTenant(ctx context.Context, s *Server) (have, registered bool, err error) {
+	for {
+		err = s.tenantRead(ctx, d.Tenant[:], cretov1.Consistency_CONSISTENCY_LINEARIZABLE, func(_ *ledger.Snapshot, _ ledger.Tenant, info *cretov1.ReadInfo) error {
+			have, registered = true, info.GetTreeSize() > 0
+			return nil
+		})
+		if err == nil {
+			return have, registered, nil
+		}
+		switch classify(err).Kind {
+		case KindNotFound:
+			return false, false, nil
+		case KindUnavailable:
+			if err := pause(ctx); err != nil {
+				return false, false, err
+			}
+		default:
+			return false, false, err
+		}
+	}
+}
+
+// pause waits before something is tried again.
+func pause(ctx context.Context) error {
+	timer := time.NewTimer(edge.RetryAfter)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
 }
 
 func (d *Dev) tenantKeys() error {
@@ -475,12 +517,8 @@ func (d *Dev) submit(ctx context.Context, s *Server, tenant nhi.ID, key nhi.Sign
 		rs, err := s.commit(ctx, tenant, key, e)
 		switch {
 		case errors.Is(err, edge.ErrUnavailable), errors.Is(err, edge.ErrPushback):
-			timer := time.NewTimer(edge.RetryAfter)
-			select {
-			case <-ctx.Done():
-				timer.Stop()
-				return ctx.Err()
-			case <-timer.C:
+			if err := pause(ctx); err != nil {
+				return err
 			}
 			continue
 		case err != nil:

@@ -87,6 +87,8 @@ func classify(err error) *Error {
 		return &Error{Kind: KindNotFound, Message: "not found", Cause: err}
 	case errors.Is(err, ledger.ErrRange):
 		return &Error{Kind: KindInvalid, Message: "index, size or time is outside the log", Cause: err}
+	case errors.Is(err, ledger.ErrCursor):
+		return &Error{Kind: KindInvalid, Message: ledger.ErrCursor.Error(), Cause: err}
 	case errors.Is(err, edge.ErrPushback), errors.Is(err, consensus.ErrPushback):
 		return &Error{Kind: KindExhausted, Message: "too many events are waiting", Cause: err,
 			Hint: "send again after the delay, with the same ids"}

@@ -232,16 +232,11 @@ func (c *InitConfig) writeNode(dir string, i int, r *InitResult, ca *spiffe.CA, 
 	if err != nil {
 		return err
 	}
-	if err := writeNodeDir(dir, &cfg, k, genesis, logSeed, kek, svid, bundle); err != nil {
-		return err
-	}
-	// Only a node whose directory says so makes the first entry of the Raft log: one that has lost its log must not begin
-	// anew, because it has voted before.
-	return createFile(filepath.Join(dir, bootstrapFile), []byte(k.id.String()+"\n"), 0o600)
+	return writeNodeDir(dir, &cfg, firstBootstrap, k, genesis, logSeed, kek, svid, bundle)
 }
 
 // writeNodeDir makes the directory of a voter. The configuration comes last: with it, the directory is complete.
-func writeNodeDir(dir string, cfg *Config, k *nodeKeys, genesis, logSeed, kek []byte, svid *spiffe.SVID, bundle *spiffe.Bundle) error {
+func writeNodeDir(dir string, cfg *Config, start string, k *nodeKeys, genesis, logSeed, kek []byte, svid *spiffe.SVID, bundle *spiffe.Bundle) error {
 	if err := emptyDir(dir); err != nil {
 		return err
 	}
@@ -266,6 +261,9 @@ func writeNodeDir(dir string, cfg *Config, k *nodeKeys, genesis, logSeed, kek []
 		}
 	}
 	if err := saveSVID(svidFiles(filepath.Join(dir, svidDir)), svid, bundle); err != nil {
+		return err
+	}
+	if err := createFile(filepath.Join(dir, firstStartFile), []byte(start), 0o600); err != nil {
 		return err
 	}
 	text, err := cfg.YAML()

@@ -321,7 +321,7 @@ func (c *JoinConfig) write(role registry.Role, k *nodeKeys, resp *cretov1.JoinRe
 		cfg.Peers = append(cfg.Peers, PeerConfig{ID: id, GRPC: p.GetGrpcAddr()})
 	}
 	if role == registry.RoleVoter {
-		return writeNodeDir(c.Dir, &cfg, k, resp.GetGenesis(), resp.GetLogKey(), resp.GetKek(), svid, bundle)
+		return writeNodeDir(c.Dir, &cfg, firstJoin, k, resp.GetGenesis(), resp.GetLogKey(), resp.GetKek(), svid, bundle)
 	}
 	for _, d := range []string{keysDir, svidDir, localDir} {
 		if err := os.Mkdir(filepath.Join(c.Dir, d), 0o700); err != nil {

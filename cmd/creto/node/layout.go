@@ -19,20 +19,27 @@ import (
 
 // Names in a node's directory. DESIGN.md says what each holds and what losing it means.
 const (
-	genesisFile   = "genesis.cbor"
-	bootstrapFile = "bootstrap"
-	adminSocket   = "admin.sock"
-	keysDir       = "keys"
-	nodeKeyFile   = "keys/node.key"
-	edSeedFile    = "keys/cosign-ed25519.seed"
-	pqSeedFile    = "keys/cosign-mldsa44.seed"
-	logSeedFile   = "keys/log.seed"
-	kekFile       = "keys/kek"
-	svidDir       = "svid"
-	caDir         = "ca"
-	stateDir      = "state"
-	localDir      = "local"
-	bookFile      = "local/addresses.json"
+	genesisFile    = "genesis.cbor"
+	firstStartFile = "first-start"
+	adminSocket    = "admin.sock"
+	keysDir        = "keys"
+	nodeKeyFile    = "keys/node.key"
+	edSeedFile     = "keys/cosign-ed25519.seed"
+	pqSeedFile     = "keys/cosign-mldsa44.seed"
+	logSeedFile    = "keys/log.seed"
+	kekFile        = "keys/kek"
+	svidDir        = "svid"
+	caDir          = "ca"
+	stateDir       = "state"
+	localDir       = "local"
+	bookFile       = "local/addresses.json"
+)
+
+// What a first-start file says. It is there until the node has a Raft log: a node that has lost its log must not begin anew,
+// because it has voted before.
+const (
+	firstBootstrap = "bootstrap\n" // a founder: it begins the log
+	firstJoin      = "join\n"      // it gets the log from the others
 )
 
 // svidFiles are the SVID files of a directory that Init or JoinCluster has made.

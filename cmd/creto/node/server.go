@@ -209,23 +209,31 @@ func (s *Server) open() error {
 	return s.metrics.register()
 }
 
-// openConsensus opens the Raft node. Only a founder whose directory has never held a Raft log begins one.
+// openConsensus opens the Raft node. A node without a Raft log starts only where its directory says that it never had one.
 func (s *Server) openConsensus() error {
 	has, err := consensus.HasState(s.cfg.DataDir)
 	if err != nil {
 		return err
 	}
-	marker := s.cfg.path(bootstrapFile)
-	_, merr := os.Stat(marker)
+	marker := s.cfg.path(firstStartFile)
+	start, merr := os.ReadFile(marker)
+	if merr != nil && !errors.Is(merr, os.ErrNotExist) {
+		return fmt.Errorf("read first-start marker: %w", merr)
+	}
 	var bootstrap []consensus.Server
+	join := false
 	switch {
-	case has, !s.identity.founder:
+	case has:
 	case merr != nil:
 		return errors.New("this node's Raft log is gone: a node that has lost it must not vote again; remove it from the cluster and let a new node join")
-	default:
+	case string(start) == firstBootstrap && s.identity.founder:
 		for _, n := range s.identity.genesis.Nodes {
 			bootstrap = append(bootstrap, consensus.Server{ID: n.ID.String(), Addr: n.Address, Voter: true})
 		}
+	case string(start) == firstJoin:
+		join = true
+	default:
+		return fmt.Errorf("first-start marker %q does not fit this node", start)
 	}
 	peerTLS := spiffe.AllowRoles(s.identity.genesis.TrustDomain, spiffe.RoleNode)
 	lis := s.listeners.Peer
@@ -233,7 +241,7 @@ func (s *Server) openConsensus() error {
 	s.raft, err = consensus.Open(consensus.Config{
 		NodeID: s.identity.id.String(), DataDir: s.cfg.DataDir, Listener: lis, AdvertiseAddr: s.cfg.Advertise.Peer, Resolve: s.book.resolve,
 		ServerTLS: spiffe.ServerTLS(s.source, peerTLS, true), ClientTLS: spiffe.ClientTLS(s.source, peerTLS), PeerID: peerID,
-		StateMachine: s.machine, Logger: s.log, Registerer: s.metrics.registerer, Bootstrap: bootstrap,
+		StateMachine: s.machine, Logger: s.log, Registerer: s.metrics.registerer, Bootstrap: bootstrap, Join: join,
 		Heartbeat: s.cfg.Raft.Heartbeat, Election: s.cfg.Raft.Election, LeaderLease: s.cfg.Raft.LeaderLease, Fatal: s.onFatal,
 	})
 	if err != nil {
@@ -242,7 +250,7 @@ func (s *Server) openConsensus() error {
 	// If we crash before this line, the marker is found beside a log and removed at the next start.
 	if merr == nil {
 		if err := os.Remove(marker); err != nil {
-			return fmt.Errorf("remove bootstrap marker: %w", err)
+			return fmt.Errorf("remove first-start marker: %w", err)
 		}
 	}
 	return nil
