@@ -244,3 +244,7 @@ func (c *cluster) trust(cc *grpc.ClientConn) *verify.Trust {
 	}
 	return trust
 }
+
+func quantities(meter string, n uint64) []verify.Quantity {
+	return []verify.Quantity{{Meter: meter, N: n}}
+}
