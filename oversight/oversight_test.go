@@ -705,6 +705,31 @@ func TestWithdraw(t *testing.T) {
 	w.want(withdraw("bob", id), verify.OutcomeClosed, kind.ReasonAlreadyClaimed)
 }
 
+// A chain that waits for another with its own deadline behind it asks its next step as soon as it loses its quorum.
+func TestWithdrawWhileWaiting(t *testing.T) {
+	w := newWorld(t)
+	payments := w.chain("payments", 1, "bob")
+	payments.Steps = append(payments.Steps, kind.Step{Eligible: w.ids("dave"), Approve: 1, Deny: 1, Timeout: int64(2 * time.Hour)})
+	wires := w.chain("wires", 1, "carol")
+	wires.Steps[0].Timeout *= 4
+	w.publish(payments, wires)
+	r := w.want(w.submit(w.asBot(kind.Request, w.requestBody(w.action(500, "wire")))), verify.OutcomeAccepted, "")
+	opened := detail(t, kind.DecodeOpened, r)
+	w.approve(opened.Request, "bob")
+	w.f.Now = opened.Deadline + int64(time.Hour)
+	w.f.Tick()
+	if a := w.wantState(opened.Request, kind.StatePending); a.Chains[0].Step != 0 {
+		t.Errorf("got step %d of a chain that has its quorum, want it to wait", a.Chains[0].Step)
+	}
+	// bob's approval came in time, carol's still can: the deadline behind the first chain does not matter.
+	w.want(w.submit(w.f.Event(w.id["bob"], kind.Withdraw, &kind.RefBody{Request: opened.Request})), verify.OutcomeAccepted, "")
+	if a := w.wantState(opened.Request, kind.StatePending); a.Chains[0].Step != 1 || a.Chains[0].Deadline != opened.Deadline+int64(2*time.Hour) {
+		t.Errorf("got step %d until %d, want the second from the end of the first on", a.Chains[0].Step, a.Chains[0].Deadline)
+	}
+	w.approve(opened.Request, "carol", "dave")
+	w.wantState(opened.Request, kind.StateApproved)
+}
+
 // A link can demand a chain of its own, whatever the policies say; the sub-agent's whole chain is barred from voting.
 func TestLinkDemandsOversight(t *testing.T) {
 	w := newWorld(t)

@@ -135,6 +135,8 @@ func decideWithdraw(v ledger.View, ev *ledger.Event, at ledger.Stamp) ledger.Dec
 	}
 	row.Withdrawn = v.NextIndex()
 	r.setVote(ev.Agent, row)
+	// A chain that waited for the others with its deadline behind it may have lost its quorum: the next step is asked now.
+	r.settle(v, at.Time)
 	return r.decision(canon.MustMarshal(kind.Voted{Request: r.id, Counted: true, State: r.status.State}))
 }
 
