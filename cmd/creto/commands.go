@@ -3,4 +3,8 @@ package main
 import "github.com/spf13/cobra"
 
 // addCommands adds what talks to a cluster, or is one.
-func (a *app) addCommands(func(group string, list ...*cobra.Command)) {}
+func (a *app) addCommands(add func(group string, list ...*cobra.Command)) {
+	add(groupPeople, a.tenantCmd(), a.identityCmd(), a.delegationCmd(), a.tokenCmd())
+	add(groupSelf, a.configCmd(), a.envCmd())
+	add(groupRun, a.devCmd(), a.serverCmd(), a.initCmd(), a.clusterCmd())
+}

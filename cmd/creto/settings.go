@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/creto-systems/creto/cmd/creto/node"
 	"github.com/creto-systems/creto/nhi"
 )
 
@@ -28,6 +29,8 @@ type settings struct {
 	tenant         nhi.ID
 	trust          string
 	as             string
+	authority      string
+	admin          string
 	link           nhi.LinkID
 	account        nhi.ID
 	passphraseFile string
@@ -37,20 +40,21 @@ type settings struct {
 
 	configFile string
 	readyFile  string
-	ready      *readyFile
+	ready      *node.ReadyFile
 	from       map[string]string // setting → where its value came from
 	values     map[string]string
 }
 
 // setting is one row of the table of settings.
 type setting struct {
-	name  string // in the configuration file, and with dashes as flag
-	env   string
-	short string
-	usage string
-	def   string
-	noArg bool // not a flag: environment and file only
-	set   func(*settings, string) error
+	name   string // in the configuration file, and with dashes as flag
+	env    string
+	short  string
+	usage  string
+	def    string
+	noFlag bool // environment and file only
+	secret bool // environment only, and never shown
+	set    func(*settings, string) error
 }
 
 // settingTable is the one list of client settings: flags, environment, configuration file and `creto config print` follow it.
@@ -67,11 +71,13 @@ var settingTable = []setting{
 	{name: "ca", env: "CRETO_CA", usage: "file with the cluster's trust bundle, PEM", set: func(s *settings, v string) error { s.ca = v; return nil }},
 	{name: "cert", env: "CRETO_CERT", usage: "file with the caller's SVID, PEM (operators)", set: func(s *settings, v string) error { s.cert = v; return nil }},
 	{name: "key", env: "CRETO_KEY", usage: "file with the SVID's private key, PEM", set: func(s *settings, v string) error { s.key = v; return nil }},
-	{name: "token", env: "CRETO_TOKEN", noArg: true, usage: "the tenant's read token (environment only)", set: func(s *settings, v string) error { s.token = v; return nil }},
+	{name: "token", env: "CRETO_TOKEN", noFlag: true, secret: true, usage: "the tenant's read token (environment only)", set: func(s *settings, v string) error { s.token = v; return nil }},
 	{name: "token_file", env: "CRETO_TOKEN_FILE", usage: "file with the tenant's read token", set: func(s *settings, v string) error { s.tokenFile = v; return nil }},
 	{name: "tenant", env: "CRETO_TENANT", usage: "tenant id", set: func(s *settings, v string) (err error) { s.tenant, err = nhi.ParseID(v); return err }},
 	{name: "trust", env: "CRETO_TRUST", usage: "trust file that proofs are checked against", set: func(s *settings, v string) error { s.trust = v; return nil }},
 	{name: "as", env: "CRETO_AS", usage: "key file of the identity that signs", set: func(s *settings, v string) error { s.as = v; return nil }},
+	{name: "authority", env: "CRETO_AUTHORITY", noFlag: true, usage: "key file of the tenant's authority", set: func(s *settings, v string) error { s.authority = v; return nil }},
+	{name: "admin", env: "CRETO_ADMIN", noFlag: true, usage: "key file of an admin", set: func(s *settings, v string) error { s.admin = v; return nil }},
 	{name: "link", env: "CRETO_LINK", usage: "delegation chain to act under, by its last link's id", set: func(s *settings, v string) (err error) { s.link, err = nhi.ParseLinkID(v); return err }},
 	{name: "account", env: "CRETO_ACCOUNT", usage: "account that events are charged to", set: func(s *settings, v string) (err error) { s.account, err = nhi.ParseID(v); return err }},
 	{name: "passphrase_file", env: "CRETO_PASSPHRASE_FILE", usage: "file whose first line is the passphrase of key files", set: func(s *settings, v string) error { s.passphraseFile = v; return nil }},
@@ -99,7 +105,7 @@ const localOnly = "creto.local"
 func (s *settings) flags(root *cobra.Command) {
 	f := root.PersistentFlags()
 	for _, t := range settingTable {
-		if t.noArg {
+		if t.noFlag {
 			continue
 		}
 		// Values are read in resolve, where environment and file are known too.
@@ -125,7 +131,7 @@ func (s *settings) resolve(c *cobra.Command, getenv func(string) string) error {
 		return err
 	}
 	readySource := "--ready"
-	if s.readyFile == "" {
+	if s.readyFile == "" && c.Annotations[localOnly] == "" {
 		s.readyFile, readySource = getenv("CRETO_READY"), "CRETO_READY"
 	}
 	var ready map[string]string
@@ -133,7 +139,7 @@ func (s *settings) resolve(c *cobra.Command, getenv func(string) string) error {
 		if s.ready, err = readReady(s.readyFile); err != nil {
 			return localError(err)
 		}
-		ready = s.ready.settings()
+		ready = readySettings(s.ready)
 	}
 	for _, t := range settingTable {
 		value, source := t.def, "default"
@@ -218,7 +224,7 @@ func parseClientConfig(b []byte) (map[string]string, error) {
 	values := make(map[string]string, len(raw))
 	var unknown []string
 	for name, n := range raw {
-		known := slices.ContainsFunc(settingTable, func(t setting) bool { return t.name == name && !t.noArg })
+		known := slices.ContainsFunc(settingTable, func(t setting) bool { return t.name == name && !t.secret })
 		switch {
 		case !known:
 			unknown = append(unknown, name)
@@ -241,42 +247,23 @@ func parseClientConfig(b []byte) (map[string]string, error) {
 	return values, nil
 }
 
-// readyFile is what `creto dev --ready FILE` writes.
-type readyFile struct {
-	GRPC        []string `json:"grpc"`
-	Tenant      nhi.ID   `json:"tenant"`
-	ReadToken   string   `json:"read_token"`
-	AdminCert   string   `json:"admin_cert"`
-	AdminKey    string   `json:"admin_key"`
-	CA          string   `json:"ca"`
-	Trust       string   `json:"trust"`
-	Origin      string   `json:"origin"`
-	VKey        string   `json:"vkey"`
-	SpineOrigin string   `json:"spine_origin"`
-	SpineVKey   string   `json:"spine_vkey"`
-	TenantURL   string   `json:"tenant_url"`
-	SpineURL    string   `json:"spine_url"`
-	DataDir     string   `json:"data_dir"`
-	PID         int      `json:"pid"`
-}
-
-func readReady(path string) (*readyFile, error) {
+func readReady(path string) (*node.ReadyFile, error) {
 	b, err := readBounded(path, maxConfig)
 	if err != nil {
 		return nil, fmt.Errorf("read ready file: %w", err)
 	}
-	r := new(readyFile)
+	r := new(node.ReadyFile)
 	if err := json.Unmarshal(b, r); err != nil {
 		return nil, fmt.Errorf("read ready file %s: %w", path, err)
 	}
 	return r, nil
 }
 
-// settings returns what a ready file says about the settings.
-func (r *readyFile) settings() map[string]string {
+// readySettings returns what a ready file says about the settings.
+func readySettings(r *node.ReadyFile) map[string]string {
 	m := map[string]string{
 		"addr": strings.Join(r.GRPC, ","), "ca": r.CA, "cert": r.AdminCert, "key": r.AdminKey, "token": r.ReadToken,
-		"tenant": r.Tenant.String(), "trust": r.Trust,
+		"tenant": r.Tenant, "trust": r.Trust, "authority": r.AuthorityKey, "admin": r.AdminSigner,
 	}
 	for k, v := range m {
 		if v == "" {
