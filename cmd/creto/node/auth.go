@@ -149,7 +149,7 @@ func (g *guard) allow(ctx context.Context, method string) error {
 			return nil
 		}
 	case accessSandbox:
-		if (c.system(spiffe.RoleSandbox) || c.system(spiffe.RoleNode)) && g.sandbox(c.principal.ID) {
+		if c.system(spiffe.RoleNode) && g.sandbox(c.principal.ID) {
 			return nil
 		}
 	}

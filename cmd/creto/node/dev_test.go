@@ -25,7 +25,7 @@ import (
 // cluster is a development cluster with clients.
 type cluster struct {
 	*Dev
-	t *testing.T
+	t testing.TB
 }
 
 func startDev(t *testing.T, cfg DevConfig) *cluster {

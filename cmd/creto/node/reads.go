@@ -155,21 +155,6 @@ func (s *Server) View(ctx context.Context, tenant nhi.ID, c cretov1.Consistency,
 // Changed returns a channel that is closed when something has been applied after the call.
 func (s *Server) Changed(context.Context, nhi.ID) <-chan struct{} { return s.ledger.Applied() }
 
-// readToken says whether a token opens a tenant's log now.
-func (s *Server) readToken(tenant nhi.ID, token []byte) bool {
-	snap, err := s.ledger.Read()
-	if err != nil {
-		return false
-	}
-	defer snap.Close()
-	t, err := snap.Tenant(tenant)
-	if err != nil {
-		return false
-	}
-	ok, err := snap.ReadTokenValid(t.Slot, token, max(snap.Time(), s.now()))
-	return err == nil && ok
-}
-
 // waitPublished returns when a leaf is under a published checkpoint that this node knows.
 func (s *Server) waitPublished(ctx context.Context, tenant nhi.ID, index uint64) error {
 	for {

@@ -92,6 +92,7 @@ type Server struct {
 	authorizer *authorizer
 	domains    *domains
 	metrics    *metrics
+	tokens     tokenCache
 
 	listeners Listeners
 	addresses ListenConfig // where it listens, ports filled in
