@@ -92,6 +92,9 @@ func CheckProgram(rootfs string, command []string) error {
 	defer root.Close()
 	path := strings.TrimPrefix(command[0], "/")
 	for range 16 {
+		if path == "" {
+			path = "."
+		}
 		info, err := root.Lstat(path)
 		if err != nil {
 			// A folder on the way may be an absolute link, which os.Root does not follow; the sandbox will.
