@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -459,5 +460,67 @@ func TestMetrics(t *testing.T) {
 	c.stop(l.id)
 	if families, _ = reg.Gather(); len(families) != 0 {
 		t.Errorf("after close: got %d metrics, want 0", len(families))
+	}
+}
+
+// TestTruncatedLogSurvivesRestart: a follower that has to drop the end of its log, because another leader's entries replace it,
+// is killed afterwards. raft-wal v0.4.0 marked the segment as sealed without writing its index, so that nothing in it could be
+// read again and the node was lost.
+func TestTruncatedLogSurvivesRestart(t *testing.T) {
+	dir := t.TempDir()
+	entries := func(term, from, to uint64) (out []*raft.Log) {
+		for i := from; i <= to; i++ {
+			out = append(out, &raft.Log{Index: i, Term: term, Type: raft.LogCommand, Data: []byte(strconv.FormatUint(i, 10))})
+		}
+		return out
+	}
+	for round, truncateFrom := range []uint64{8, 8, 10, 3} {
+		w, err := openWAL(dir, discardHCLog(), nil)
+		if err != nil {
+			t.Fatalf("round %d: open: %v", round, err)
+		}
+		last, err := w.LastIndex()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := uint64(1); i <= last; i++ {
+			var l raft.Log
+			if err := w.GetLog(i, &l); err != nil || l.Index != i {
+				t.Fatalf("round %d: read entry %d: got %d, %v", round, i, l.Index, err)
+			}
+		}
+		term := uint64(round + 1)
+		if err := w.StoreLogs(entries(term, last+1, last+12)); err != nil {
+			t.Fatalf("round %d: store: %v", round, err)
+		}
+		if err := w.DeleteRange(truncateFrom, last+12); err != nil {
+			t.Fatalf("round %d: truncate: %v", round, err)
+		}
+		// Killed at once in odd rounds, and only after the replacement was stored in even ones: closing syncs nothing.
+		want := truncateFrom - 1
+		if round%2 == 0 {
+			want = truncateFrom + 3
+			if err := w.StoreLogs(entries(term+1, truncateFrom, want)); err != nil {
+				t.Fatalf("round %d: store: %v", round, err)
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if w, err = openWAL(dir, discardHCLog(), nil); err != nil {
+			t.Fatalf("round %d: open after truncation: %v", round, err)
+		}
+		if got, err := w.LastIndex(); err != nil || got != want {
+			t.Fatalf("round %d: last index: got %d, %v, want %d", round, got, err, want)
+		}
+		for i := uint64(1); i <= want; i++ {
+			var l raft.Log
+			if err := w.GetLog(i, &l); err != nil || string(l.Data) != strconv.FormatUint(i, 10) {
+				t.Fatalf("round %d: read entry %d: got %q, %v", round, i, l.Data, err)
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
