@@ -218,7 +218,7 @@ func explainRefusal(f *failure, r *creto.RefusedError) {
 	}
 	details := describeDetail(r)
 	f.hints = append(f.hints, details...)
-	if h := r.Hint(); h != "" {
+	if h := r.Hint(); h != "" && len(details) == 0 {
 		f.hints = append(f.hints, h)
 	}
 }

@@ -71,7 +71,7 @@ func (a *app) object(v identified) error {
 	}
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 	for _, f := range fields(reflect.TypeOf(v)) {
-		text := cell(reflect.Indirect(reflect.ValueOf(v)).FieldByIndex(f.index))
+		text := f.text(v)
 		if text == "" {
 			continue
 		}
@@ -138,7 +138,7 @@ func (s *stream[T]) row(v T) error {
 	}
 	cells := make([]string, len(fs))
 	for i, f := range fs {
-		cells[i] = strings.ReplaceAll(cell(reflect.Indirect(reflect.ValueOf(v)).FieldByIndex(f.index)), "\n", " ")
+		cells[i] = strings.ReplaceAll(f.text(v), "\n", " ")
 		if cells[i] == "" {
 			cells[i] = "-"
 		}
@@ -178,6 +178,29 @@ func (s *stream[T]) close() error {
 type field struct {
 	name  string
 	index []int
+	omit  bool // a zero value is left out of JSON, so tables show nothing for it
+}
+
+// text is the field of a value in a table.
+func (f field) text(v any) string {
+	x := reflect.Indirect(reflect.ValueOf(v)).FieldByIndex(f.index)
+	if f.omit && x.IsZero() {
+		return ""
+	}
+	return short(cell(x))
+}
+
+// maxCell bounds one line of a cell, in characters: keys and signatures are for JSON.
+const maxCell = 160
+
+func short(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, l := range lines {
+		if r := []rune(l); len(r) > maxCell {
+			lines[i] = fmt.Sprintf("%s… (%d characters; -o json shows all)", string(r[:maxCell-40]), len(r))
+		}
+	}
+	return strings.Join(lines, "\n")
 }
 
 // fields lists the fields of a struct that tables show, those of embedded structs in place.
@@ -190,15 +213,15 @@ func fields(t reflect.Type) []field {
 		f := t.Field(i)
 		if f.Anonymous {
 			for _, g := range fields(f.Type) {
-				out = append(out, field{g.name, append([]int{i}, g.index...)})
+				out = append(out, field{g.name, append([]int{i}, g.index...), g.omit})
 			}
 			continue
 		}
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if name == "" || name == "-" || f.Tag.Get("table") == "-" {
 			continue
 		}
-		out = append(out, field{name, []int{i}})
+		out = append(out, field{name, []int{i}, strings.Contains(options, "omit")})
 	}
 	return out
 }
@@ -228,6 +251,9 @@ func cell(v reflect.Value) string {
 		}
 		return strings.Join(parts, sep)
 	case reflect.Map:
+		if v.Type().Elem().Kind() == reflect.Interface { // a body or a detail
+			return mapCell(v)
+		}
 		var parts []string
 		for _, k := range v.MapKeys() {
 			parts = append(parts, cell(k)+"="+cell(v.MapIndex(k)))
@@ -237,7 +263,11 @@ func cell(v reflect.Value) string {
 	case reflect.Struct:
 		var parts []string
 		for _, f := range fields(v.Type()) {
-			if s := cell(v.FieldByIndex(f.index)); s != "" {
+			x := v.FieldByIndex(f.index)
+			if f.omit && x.IsZero() {
+				continue
+			}
+			if s := cell(x); s != "" {
 				parts = append(parts, f.name+"="+s)
 			}
 		}
@@ -246,6 +276,16 @@ func cell(v reflect.Value) string {
 		return cell(v.Elem())
 	}
 	return fmt.Sprint(v.Interface())
+}
+
+// mapCell shows a decoded body: one line for each key.
+func mapCell(v reflect.Value) string {
+	var parts []string
+	for _, k := range v.MapKeys() {
+		parts = append(parts, cell(k)+": "+cell(v.MapIndex(k)))
+	}
+	sort.Strings(parts)
+	return strings.Join(parts, "\n")
 }
 
 func writeJSON(w io.Writer, v any, indent string) error {

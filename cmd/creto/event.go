@@ -1,0 +1,617 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/creto-systems/creto/ledger/verify"
+	"github.com/creto-systems/creto/nhi"
+	"github.com/creto-systems/creto/nhi/canon"
+	cretov1 "github.com/creto-systems/creto/proto/creto/v1"
+	creto "github.com/creto-systems/creto/sdk/go"
+)
+
+// eventView is one leaf. JSON names are a contract.
+type eventView struct {
+	Index      count            `json:"index"`
+	Time       instant          `json:"time"`
+	Quality    string           `json:"time_quality" table:"-"`
+	Kind       string           `json:"kind"`
+	Outcome    string           `json:"outcome"`
+	Agent      string           `json:"agent,omitempty"`
+	Link       string           `json:"link_id,omitempty" table:"-"`
+	Account    string           `json:"account,omitempty" table:"-"`
+	Quantities map[string]count `json:"quantities,omitempty"`
+	ID         string           `json:"id,omitempty" table:"-"`
+	Seq        count            `json:"seq,omitempty" table:"-"`
+	Lease      count            `json:"lease,omitempty" table:"-"`
+	Reverses   *count           `json:"reverses,omitempty" table:"-"`
+	Cause      *causeView       `json:"cause,omitempty" table:"-"`
+	LeafHash   string           `json:"leaf_hash" table:"-"`
+	Assurance  string           `json:"assurance,omitempty" table:"-"`
+	Height     string           `json:"height"`
+}
+
+type causeView struct {
+	Kind  uint8  `json:"kind"`
+	Index count  `json:"index"`
+	Ref   string `json:"ref,omitempty"`
+}
+
+func (e eventView) quietID() string { return e.Index.String() }
+
+// eventDetail is one leaf with what belongs to it.
+type eventDetail struct {
+	eventView
+	Link     string   `json:"link_id,omitempty"`
+	Account  string   `json:"account,omitempty"`
+	LeafHash string   `json:"leaf_hash"`
+	KeyID    string   `json:"key_id,omitempty"`
+	Body     any      `json:"body,omitempty"`
+	Detail   any      `json:"detail,omitempty"`
+	Addenda  []string `json:"addenda,omitempty"`
+	State    string   `json:"addenda_state,omitempty"`
+	Leaf     string   `json:"leaf" table:"-"`
+	Payload  string   `json:"payload,omitempty" table:"-"`
+}
+
+func eventOf(p *cretov1.EventView) (eventView, error) {
+	l, err := verify.DecodeLeaf(p.GetLeaf())
+	if err != nil {
+		return eventView{}, fmt.Errorf("read leaf %d: %w", p.GetIndex(), err)
+	}
+	if l.Index != p.GetIndex() || hexOf(p.GetLeafHash()) != hexHash(verify.LeafHash(p.GetLeaf())) {
+		return eventView{}, fmt.Errorf("read leaf %d: index or hash is not the leaf's", p.GetIndex())
+	}
+	v := eventView{
+		Index: count(l.Index), Time: instantNs(l.Time), Quality: qualityText(l.Quality), Kind: l.Kind, Outcome: l.Outcome.Code.String(),
+		Agent: idOf(l.Agent[:]), Link: hashOf(l.Link[:]), Account: idOf(l.Account[:]), ID: hashOf(l.ID[:]), Seq: count(l.Seq.N),
+		LeafHash: hexOf(p.GetLeafHash()), Assurance: l.Assurance.String(), Height: p.GetHeight(),
+	}
+	for _, q := range l.Quantities {
+		if v.Quantities == nil {
+			v.Quantities = make(map[string]count)
+		}
+		v.Quantities[q.Meter] = count(q.N)
+	}
+	if l.Lease != nil {
+		v.Lease = count(l.Lease.ID)
+	}
+	if l.Reverses != nil {
+		r := count(*l.Reverses)
+		v.Reverses = &r
+	}
+	if l.Cause != nil {
+		v.Cause = &causeView{uint8(l.Cause.Kind), count(l.Cause.Index), hexOf(l.Cause.Ref)}
+	}
+	return v, nil
+}
+
+func hexHash(d nhi.Digest) string { return hexOf(d[:]) }
+
+func qualityText(q verify.Quality) string {
+	s := strings.ToUpper(q.Code.String())
+	if q.Flags&verify.FlagTest != 0 {
+		s += " TEST"
+	}
+	return s
+}
+
+func detailOf(p *cretov1.EventView) (*eventDetail, error) {
+	e, err := eventOf(p)
+	if err != nil {
+		return nil, err
+	}
+	d := &eventDetail{
+		eventView: e, Link: e.Link, Account: e.Account, LeafHash: e.LeafHash, KeyID: hashOf(p.GetKeyId()), State: p.GetAddendaState(),
+		Leaf: base64.StdEncoding.EncodeToString(p.GetLeaf()), Payload: base64.StdEncoding.EncodeToString(p.GetPayload()),
+	}
+	if len(p.GetPayload()) > 0 {
+		if ev, err := nhi.DecodeEvent(p.GetPayload()); err == nil {
+			d.Body, _ = plainCBOR(ev.Body)
+		} else {
+			d.Body, _ = plainCBOR(p.GetPayload()) // a system leaf's payload is a body
+		}
+	}
+	if len(p.GetDetail()) > 0 {
+		d.Detail, _ = plainCBOR(p.GetDetail())
+	}
+	for _, a := range p.GetAddenda() {
+		d.Addenda = append(d.Addenda, printable(a.GetData()))
+	}
+	return d, nil
+}
+
+// printable is text as it is, and anything else in base64.
+func printable(b []byte) string {
+	for _, r := range string(b) {
+		if r == 0xfffd || r < ' ' && r != '\n' && r != '\t' {
+			return "base64:" + base64.StdEncoding.EncodeToString(b)
+		}
+	}
+	return string(b)
+}
+
+func (a *app) eventCmd() *cobra.Command {
+	return noun("event", "Submit, find and follow signed events",
+		"Every write is a signed event, and every event that was decided is a leaf of its tenant's log.",
+		a.eventSubmitCmd(), a.eventGetCmd(), a.eventListCmd(), a.eventTailCmd())
+}
+
+func (a *app) eventSubmitCmd() *cobra.Command {
+	var o struct {
+		kind, body, envelope, sign string
+		addenda                    []string
+		id                         string
+		published                  bool
+	}
+	c := &cobra.Command{
+		Use: "submit", Short: "Sign and submit one event, or submit a signed envelope",
+		Long: `Sign one event of any kind as the identity of --as and submit it, or submit an envelope that somebody has signed (--envelope).
+
+--body is JSON; an object whose keys are numbers becomes a CBOR map with integer keys, "hex:…" and "id:…" strings become bytes.
+The shape of each kind's body is in docs/formats.md. --sign writes the signed envelope to a file instead of submitting it.
+
+With --id the same intent takes effect once, however often it is submitted.`,
+		Example: `  creto event submit --as agent.key --link LINK --kind message.note --body '{"1": "hello"}'
+  creto event submit --as agent.key --kind message.note --body @note.json --sign note.envelope
+  creto event submit --envelope note.envelope`,
+		Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if o.envelope != "" {
+				return a.submitEnvelope(c.Context(), o.envelope, o.published)
+			}
+			if o.kind == "" {
+				return usageError(errors.New("no kind of event"), "name it with --kind, or submit a signed envelope with --envelope")
+			}
+			body, err := a.jsonBody(o.body)
+			if err != nil {
+				return err
+			}
+			var opts []creto.EventOption
+			for _, name := range o.addenda {
+				b, err := a.readText(name, nhi.MaxAddendumBytes)
+				if err != nil {
+					return localError(fmt.Errorf("read addendum: %w", err))
+				}
+				opts = append(opts, creto.WithAddendum(b))
+			}
+			if o.id != "" {
+				var id [16]byte
+				n, err := decodeHex(id[:], o.id)
+				if err != nil || n != len(id) {
+					return usageError(fmt.Errorf("--id %q is not 32 hexadecimal digits", o.id))
+				}
+				opts = append(opts, creto.WithID(id))
+			}
+			if o.published {
+				opts = append(opts, creto.UntilPublished())
+			}
+			if o.sign == "" {
+				return a.do(c.Context(), byActor, o.kind, body, opts...)
+			}
+			if len(o.addenda) > 0 {
+				return usageError(errors.New("--sign writes no addenda"), "submit the event from here, or leave --addendum out")
+			}
+			return a.act(c.Context(), byActor, func(_ context.Context, w *actor) error {
+				s, err := w.Sign(o.kind, body, opts...)
+				if err != nil {
+					return err
+				}
+				raw, err := s.Envelope.Encode()
+				if err != nil {
+					return err
+				}
+				if err := createFile(o.sign, raw); err != nil {
+					return localError(fmt.Errorf("write envelope: %w", err))
+				}
+				a.say("signed envelope written to %s", o.sign)
+				return nil
+			})
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.kind, "kind", "", "kind of the event")
+	f.StringVar(&o.body, "body", "{}", "JSON, or @FILE, or @- for stdin")
+	f.StringArrayVar(&o.addenda, "addendum", nil, "file with personal or bulky data, kept erasable beside the log; repeat it")
+	f.StringVar(&o.id, "id", "", "idempotency key, 32 hexadecimal digits (default: drawn)")
+	f.StringVar(&o.sign, "sign", "", "write the signed envelope to this file and submit nothing")
+	f.StringVar(&o.envelope, "envelope", "", "submit the signed envelope in this file")
+	f.BoolVar(&o.published, "published", false, "wait until the leaf is under a published checkpoint")
+	return c
+}
+
+func (a *app) submitEnvelope(ctx context.Context, path string, published bool) error {
+	raw, err := a.readText(path, nhi.MaxEnvelopeBytes)
+	if err != nil {
+		return localError(fmt.Errorf("read envelope: %w", err))
+	}
+	env, err := nhi.DecodeEnvelope(raw)
+	if err != nil {
+		return localError(fmt.Errorf("read envelope: %w", err))
+	}
+	ev, err := nhi.DecodeEvent(env.Payloads[0])
+	if err != nil {
+		return localError(fmt.Errorf("read envelope: %w", err))
+	}
+	req := &cretov1.SubmitRequest{Tenant: ev.Tenant[:], Envelopes: []*cretov1.Envelope{(&creto.Signed{Envelope: env}).Message()}}
+	if published {
+		req.Wait = cretov1.Height_HEIGHT_PUBLISHED
+	}
+	return a.call(ctx, func(ctx context.Context, c *creto.Client) error {
+		out, err := c.Submit(ctx, req)
+		if err != nil {
+			return err
+		}
+		if len(out) == 1 {
+			if err := out[0].Err(); err != nil {
+				return err
+			}
+			return a.object(submittedOf(out[0]))
+		}
+		if err := list(a, mapped(out, submittedOf)); err != nil {
+			return err
+		}
+		for _, r := range out {
+			if err := r.Err(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// filterFlags are the flags of what finds events.
+type filterFlags struct {
+	kind, agent, human, link, root, account, outcome, key, from, to string
+	fromIndex, toIndex                                              uint64
+}
+
+func (o *filterFlags) add(c *cobra.Command, ranges bool) {
+	f := c.Flags()
+	f.StringVar(&o.kind, "kind", "", "only this kind")
+	f.StringVar(&o.agent, "agent", "", "only what this identity signed")
+	f.StringVar(&o.human, "human", "", "only what was done for this human")
+	f.StringVar(&o.link, "under", "", "only what was done under this link itself")
+	f.StringVar(&o.root, "root", "", "only what was done under chains with this root link")
+	f.StringVar(&o.account, "of-account", "", "only what was charged to this account")
+	f.StringVar(&o.outcome, "outcome", "", "only this outcome: accepted, denied, quota_exhausted, …")
+	f.StringVar(&o.key, "key-id", "", "only what was signed with this key")
+	f.Uint64Var(&o.fromIndex, "from-index", 0, "from this leaf on")
+	if ranges {
+		f.Uint64Var(&o.toIndex, "to-index", 0, "before this leaf (default: open)")
+		f.StringVar(&o.from, "from", "", "from this commit time on: RFC 3339, a date, or how long ago (90m)")
+		f.StringVar(&o.to, "to", "", "before this commit time")
+	}
+}
+
+func (o *filterFlags) filter() (*cretov1.EventFilter, error) {
+	f := &cretov1.EventFilter{Kind: o.kind, Outcome: o.outcome, FromIndex: o.fromIndex, ToIndex: o.toIndex}
+	for _, e := range []struct {
+		name, text string
+		to         *[]byte
+	}{{"--agent", o.agent, &f.Agent}, {"--human", o.human, &f.Human}, {"--of-account", o.account, &f.Account}} {
+		if e.text == "" {
+			continue
+		}
+		id, err := parseID(e.name, e.text)
+		if err != nil {
+			return nil, err
+		}
+		*e.to = id[:]
+	}
+	for _, e := range []struct {
+		text string
+		to   *[]byte
+	}{{o.link, &f.Link}, {o.root, &f.Root}, {o.key, &f.KeyId}} {
+		if e.text == "" {
+			continue
+		}
+		l, err := parseLink(e.text)
+		if err != nil {
+			return nil, err
+		}
+		*e.to = l[:]
+	}
+	if o.outcome != "" {
+		if _, ok := verify.ParseOutcomeCode(o.outcome); !ok {
+			return nil, usageError(fmt.Errorf("--outcome %q is unknown", o.outcome), "docs/exit-codes.md lists them")
+		}
+	}
+	var err error
+	f.FromTimeNs, f.ToTimeNs, err = timeRange(o.from, o.to)
+	return f, err
+}
+
+func (a *app) eventListCmd() *cobra.Command {
+	var o filterFlags
+	var limit uint32
+	var oldest bool
+	c := &cobra.Command{
+		Use: "list", Short: "Find events by their fields, newest first",
+		Example: `  creto event list --limit 20
+  creto event list --kind usage --human HUMAN --from 24h -o jsonl
+  creto event list --outcome quota_exhausted -q`,
+		Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			f, err := o.filter()
+			if err != nil {
+				return err
+			}
+			return a.tenantCall(c.Context(), func(ctx context.Context, cl *creto.Client, tenant []byte) error {
+				rpc := cretov1.NewEventServiceClient(cl)
+				return pages(a, limit, func(size uint32, cursor string) ([]eventView, string, error) {
+					r, err := rpc.ListEvents(ctx, &cretov1.ListEventsRequest{
+						Tenant: tenant, Filter: f, PageSize: size, Cursor: cursor, NewestFirst: !oldest,
+					})
+					if err != nil {
+						return nil, "", err
+					}
+					rows := make([]eventView, 0, len(r.GetEvents()))
+					for _, p := range r.GetEvents() {
+						e, err := eventOf(p)
+						if err != nil {
+							return nil, "", err
+						}
+						rows = append(rows, e)
+					}
+					return rows, r.GetNextCursor(), nil
+				})
+			})
+		},
+	}
+	o.add(c, true)
+	c.Flags().Uint32Var(&limit, "limit", 100, "at most this many; 0 = all")
+	c.Flags().BoolVar(&oldest, "oldest-first", false, "oldest first")
+	return c
+}
+
+func (a *app) eventGetCmd() *cobra.Command {
+	var addenda bool
+	c := &cobra.Command{
+		Use: "get INDEX", Short: "Show one leaf, with its event",
+		Example: "  creto event get 42\n  creto event get 42 --addenda -o json",
+		Args:    exactly("INDEX"),
+		RunE: func(c *cobra.Command, args []string) error {
+			i, err := parseIndex("leaf", args[0])
+			if err != nil {
+				return err
+			}
+			return a.tenantCall(c.Context(), func(ctx context.Context, cl *creto.Client, tenant []byte) error {
+				r, err := cretov1.NewEventServiceClient(cl).GetEvent(ctx, &cretov1.GetEventRequest{Tenant: tenant, Index: i, WithAddenda: addenda})
+				if err != nil {
+					return err
+				}
+				d, err := detailOf(r.GetEvent())
+				if err != nil {
+					return err
+				}
+				return a.object(d)
+			})
+		},
+	}
+	c.Flags().BoolVar(&addenda, "addenda", false, "also show the personal or bulky data beside it")
+	return c
+}
+
+func (a *app) eventTailCmd() *cobra.Command {
+	var o filterFlags
+	var follow bool
+	c := &cobra.Command{
+		Use: "tail", Short: "Follow the log",
+		Long: `Print matching leaves as they are sequenced, from now on or from --from-index. It goes on through the loss of a node, without
+a gap and without repetition. Without -f it ends where the log ends.`,
+		Example: "  creto event tail -f\n  creto event tail -f --kind approval.request -o jsonl",
+		Args:    noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			f, err := o.filter()
+			if err != nil {
+				return err
+			}
+			t, err := a.tenant()
+			if err != nil {
+				return err
+			}
+			return a.hold(c.Context(), func(ctx context.Context, cl *creto.Client) error {
+				return a.tail(ctx, cl, t[:], f, follow, c.Flag("from-index").Changed)
+			})
+		},
+	}
+	o.add(c, false)
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "wait for what comes next")
+	return c
+}
+
+func (a *app) tail(ctx context.Context, cl *creto.Client, tenant []byte, f *cretov1.EventFilter, follow, fromGiven bool) error {
+	heads, err := cretov1.NewLedgerServiceClient(cl).GetHeads(ctx, &cretov1.GetHeadsRequest{Tenant: tenant})
+	if err != nil {
+		return err
+	}
+	end := heads.GetTreeSize()
+	switch {
+	case !fromGiven && follow:
+		f.FromIndex = end
+	case !fromGiven:
+		f.FromIndex = end - min(end, 10)
+	}
+	s := newStream[eventView](a)
+	s.live = true
+	if !follow {
+		f.ToIndex = end
+		s.live = false
+		return a.tailOnce(ctx, cl, tenant, f, s)
+	}
+	for {
+		err := a.follow(ctx, cl, tenant, f, s)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil && !errors.Is(err, io.EOF) && !creto.Unavailable(err) {
+			return err
+		}
+		select { // a node went away: another one goes on from the next index
+		case <-ctx.Done():
+			return nil
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+func (a *app) follow(ctx context.Context, cl *creto.Client, tenant []byte, f *cretov1.EventFilter, s *stream[eventView]) error {
+	st, err := cretov1.NewEventServiceClient(cl).TailEvents(ctx, &cretov1.TailEventsRequest{Tenant: tenant, Filter: f})
+	if err != nil {
+		return err
+	}
+	for {
+		p, err := st.Recv()
+		if err != nil {
+			return err
+		}
+		e, err := eventOf(p)
+		if err != nil {
+			return err
+		}
+		if err := s.add(e); err != nil {
+			return err
+		}
+		f.FromIndex = p.GetIndex() + 1
+	}
+}
+
+func (a *app) tailOnce(ctx context.Context, cl *creto.Client, tenant []byte, f *cretov1.EventFilter, s *stream[eventView]) error {
+	cursor := ""
+	for {
+		r, err := cretov1.NewEventServiceClient(cl).ListEvents(ctx, &cretov1.ListEventsRequest{Tenant: tenant, Filter: f, PageSize: 500, Cursor: cursor})
+		if err != nil {
+			return err
+		}
+		for _, p := range r.GetEvents() {
+			e, err := eventOf(p)
+			if err != nil {
+				return err
+			}
+			if err := s.add(e); err != nil {
+				return err
+			}
+		}
+		if cursor = r.GetNextCursor(); cursor == "" {
+			return s.close()
+		}
+	}
+}
+
+// jsonBody turns JSON (or @FILE) into canonical CBOR.
+func (a *app) jsonBody(text string) ([]byte, error) {
+	raw := []byte(text)
+	if name, ok := strings.CutPrefix(text, "@"); ok {
+		b, err := a.readText(name, nhi.MaxPayloadBytes)
+		if err != nil {
+			return nil, localError(fmt.Errorf("read body: %w", err))
+		}
+		raw = b
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	var v any
+	if err := d.Decode(&v); err != nil {
+		return nil, usageError(fmt.Errorf("body is not JSON: %w", err))
+	}
+	if _, ok := v.(map[string]any); !ok {
+		return nil, usageError(errors.New("body is not a JSON object"))
+	}
+	out, err := appendJSON(nil, v)
+	if err == nil {
+		err = canon.Check(out)
+	}
+	if err != nil {
+		return nil, usageError(fmt.Errorf("body: %w", err))
+	}
+	return out, nil
+}
+
+// appendJSON appends a JSON value as canonical CBOR: whole numbers, text, bytes written as "hex:…" or "id:…", true, false,
+// arrays, and objects, whose keys are integers if all of them look like integers.
+func appendJSON(b []byte, v any) ([]byte, error) {
+	switch v := v.(type) {
+	case bool:
+		return canon.AppendBool(b, v), nil
+	case json.Number:
+		if n, err := strconv.ParseInt(v.String(), 10, 64); err == nil {
+			return canon.AppendInt(b, n), nil
+		}
+		n, err := strconv.ParseUint(v.String(), 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("%s is not a whole number of 64 bits", v)
+		}
+		return canon.AppendUint(b, n), nil
+	case string:
+		if h, ok := strings.CutPrefix(v, "hex:"); ok {
+			raw := make([]byte, len(h)/2)
+			if _, err := decodeHex(raw, h); err != nil {
+				return nil, fmt.Errorf("%q is not hexadecimal", v)
+			}
+			return canon.AppendBytes(b, raw), nil
+		}
+		if s, ok := strings.CutPrefix(v, "id:"); ok {
+			id, err := nhi.ParseID(s)
+			if err != nil {
+				return nil, fmt.Errorf("%q: %w", v, err)
+			}
+			return canon.AppendBytes(b, id[:]), nil
+		}
+		return canon.AppendText(b, v), nil
+	case []any:
+		b = canon.AppendArray(b, len(v))
+		var err error
+		for _, e := range v {
+			if b, err = appendJSON(b, e); err != nil {
+				return nil, err
+			}
+		}
+		return b, nil
+	case map[string]any:
+		return appendObject(b, v)
+	}
+	return nil, errors.New("null has no place in a body")
+}
+
+func appendObject(b []byte, m map[string]any) ([]byte, error) {
+	type pair struct{ key, value []byte }
+	integers := true
+	for k := range m {
+		_, err := strconv.ParseInt(k, 10, 64)
+		integers = integers && err == nil
+	}
+	pairs := make([]pair, 0, len(m))
+	for k, v := range m {
+		var p pair
+		if integers {
+			n, _ := strconv.ParseInt(k, 10, 64)
+			p.key = canon.AppendInt(nil, n)
+		} else {
+			p.key = canon.AppendText(nil, k)
+		}
+		var err error
+		if p.value, err = appendJSON(nil, v); err != nil {
+			return nil, err
+		}
+		pairs = append(pairs, p)
+	}
+	slices.SortFunc(pairs, func(x, y pair) int { return bytes.Compare(x.key, y.key) })
+	b = canon.AppendMap(b, len(pairs))
+	for _, p := range pairs {
+		b = append(append(b, p.key...), p.value...)
+	}
+	return b, nil
+}
