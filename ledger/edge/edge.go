@@ -115,6 +115,13 @@ func New(cfg Config) *Edge {
 	}
 }
 
+// Load says how much waits or is under way on this node: bytes, and tenants whose queue is not empty.
+func (e *Edge) Load() (bytes int64, tenants int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.bytes.Load(), len(e.queues)
+}
+
 // Submit commits the envelopes and returns one result per event, in order. On a follower it asks the leader. An error is
 // about the whole call: see the errors of this package; some of the envelopes may then have been committed.
 func (e *Edge) Submit(ctx context.Context, tenant nhi.ID, subs []Submission) ([]Result, error) {

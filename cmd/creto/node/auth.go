@@ -105,6 +105,9 @@ type guard struct {
 	local bool // the admin socket
 	// readToken says whether a token may read the tenant's log now.
 	readToken func(tenant nhi.ID, token []byte) bool
+	// current returns when this node's state reflects every write acknowledged before the call: a token that this node does
+	// not know may be one that it has not heard of yet, because it has just started or follows a little behind.
+	current func(ctx context.Context) error
 	// voter says whether a node is registered with the role of a voter and not removed, sandbox the same for sandbox nodes.
 	voter, sandbox func(id nhi.ID) bool
 	// learn hears the gRPC address that a voter tells about itself; nil = nobody listens.
@@ -183,6 +186,13 @@ func (g *guard) allowRequest(ctx context.Context, method string, req any) error 
 		return nil
 	case c.token != nil && g.readToken(tenant, c.token):
 		return nil
+	case c.token != nil:
+		if err := g.current(ctx); err != nil {
+			return err
+		}
+		if g.readToken(tenant, c.token) {
+			return nil
+		}
 	}
 	return notFound()
 }

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/creto-systems/creto/consensus"
@@ -100,13 +101,43 @@ func classify(err error) *Error {
 	return &Error{Kind: KindInternal, Message: "internal error", Cause: err}
 }
 
+// withReason gives a status that says no reason the one of its code.
+func withReason(st *status.Status) *status.Status {
+	if len(st.Details()) > 0 {
+		return st
+	}
+	reason := KindInternal
+	switch st.Code() {
+	case codes.OK, codes.Canceled, codes.DeadlineExceeded:
+		return st
+	case codes.OutOfRange:
+		reason = KindInvalid
+	case codes.FailedPrecondition, codes.Aborted:
+		reason = KindConflict
+	default:
+		for k, c := range grpcCodes {
+			if c == st.Code() {
+				reason = k
+			}
+		}
+	}
+	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: string(reason), Domain: errorDomain}}
+	if reason == KindExhausted || reason == KindUnavailable {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(edge.RetryAfter)})
+	}
+	if with, err := st.WithDetails(details...); err == nil {
+		return with
+	}
+	return st
+}
+
 // toStatus turns an error of a service into what the caller sees, and logs the cause of what is this node's fault.
 func toStatus(ctx context.Context, log *slog.Logger, method string, err error) error {
 	if err == nil {
 		return nil
 	}
 	if s, ok := status.FromError(err); ok && !errors.As(err, new(*Error)) {
-		return s.Err() // from a library, or the leader's answer to a forwarded call
+		return withReason(s).Err() // from a room or a library, or the leader's answer to a forwarded call
 	}
 	if ctx.Err() != nil {
 		return status.FromContextError(ctx.Err()).Err()

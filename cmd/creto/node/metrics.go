@@ -39,6 +39,14 @@ func newMetrics(s *Server) *metrics {
 	}
 	m.all = []prometheus.Collector{
 		m.commit, m.events,
+		gauge("creto_edge_bytes", "Bytes of envelopes that wait for their commit on this node.", func() float64 {
+			n, _ := s.edge.Load()
+			return float64(n)
+		}),
+		gauge("creto_edge_tenants", "Tenants with events waiting on this node.", func() float64 {
+			_, n := s.edge.Load()
+			return float64(n)
+		}),
 		gauge("creto_applied_index", "Raft index of the last command in this node's state.", func() float64 { return float64(s.ledger.AppliedIndex()) }),
 		gauge("creto_spine_size", "Epochs sealed, as this node has applied them.", func() float64 { return float64(s.published.Sealed().Size) }),
 		gauge("creto_published_size", "Epochs under a checkpoint that the node quorum has cosigned.", func() float64 { return float64(s.publisher.Published().Size) }),

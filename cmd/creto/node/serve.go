@@ -43,7 +43,7 @@ func (s *Server) register() error {
 	s.health.SetServingStatus(healthService, healthpb.HealthCheckResponse_NOT_SERVING)
 	build := func(local bool, creds credentials.TransportCredentials) *grpc.Server {
 		w := &wrapper{log: s.log, validate: validate, stopping: s.stopping, guard: &guard{
-			local: local, readToken: s.readToken,
+			local: local, readToken: s.readToken, current: s.barrier,
 			voter:   func(id nhi.ID) bool { return s.isMember(id, registry.RoleVoter) },
 			sandbox: func(id nhi.ID) bool { return s.isMember(id, registry.RoleSandbox) },
 			learn: func(id nhi.ID, address string) {

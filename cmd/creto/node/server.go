@@ -515,12 +515,14 @@ func (s *Server) tick(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		last := snap.Time()
 		due, ok, err := snap.NextTimer()
 		if err := errors.Join(err, snap.Close()); err != nil {
 			return err
 		}
+		// Consensus time can be ahead of this node's clock: what it has passed is due.
 		now := s.now()
-		if !ok || due > now {
+		if !ok || due > max(now, last) {
 			return nil
 		}
 		tctx, cancel := context.WithTimeout(ctx, proposeWait)
