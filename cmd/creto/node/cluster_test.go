@@ -345,3 +345,42 @@ func TestSetClock(t *testing.T) {
 		t.Errorf("stamp: got %v, want two days later than %v", time.Unix(0, got), before)
 	}
 }
+
+// A sandbox node's SVID opens the sandbox stream and nothing that is for voters.
+func TestJoinSandbox(t *testing.T) {
+	c := startDev(t, DevConfig{Nodes: 1})
+	admin := c.dial(0, "", true)
+	token, digest, err := NewJoinToken(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.submit(admin, c.AdminKey, c.event(nhi.ID{}, c.Admin, ledger.KindJoinTokenAdd, &ledger.JoinTokenBody{
+		Token: digest, Role: registry.RoleSandbox, Expires: time.Now().Add(time.Hour).UnixNano(),
+	}))
+	bundle, err := os.ReadFile(c.AdminSVID.Bundle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	join := JoinConfig{Addr: c.Servers()[0].GRPCAddr(), Token: token, Bundle: bundle, Dir: filepath.Join(t.TempDir(), "s"), Role: "voter"}
+	if _, err := JoinCluster(t.Context(), join); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("join in another role: got %v, want denied", err)
+	}
+	join.Role, join.Dir = "sandbox", filepath.Join(t.TempDir(), "s")
+	joined, err := JoinCluster(t.Context(), join)
+	if err != nil {
+		t.Fatalf("join: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(joined.Dir, logSeedFile)); err == nil {
+		t.Error("a sandbox node was given the log key")
+	}
+	c.AdminSVID = svidFiles(filepath.Join(joined.Dir, svidDir))
+	node := c.dial(0, "", true) // as the node
+	if err := callAny(t, node, cretov1.SandboxService_Connect_FullMethodName, c.Tenant); status.Code(err) == codes.PermissionDenied {
+		t.Errorf("sandbox stream: got %v, want it open", err)
+	}
+	for _, m := range []string{cretov1.NodeService_ReadIndex_FullMethodName, cretov1.ClusterService_Status_FullMethodName, cretov1.NodeService_Forward_FullMethodName} {
+		if err := callAny(t, node, m, c.Tenant); status.Code(err) != codes.PermissionDenied {
+			t.Errorf("%s by a sandbox node: got %v, want denied", m, err)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"slices"
 
 	"google.golang.org/grpc"
@@ -13,6 +14,7 @@ import (
 	"github.com/creto-systems/creto/nhi/registry"
 	"github.com/creto-systems/creto/oversight"
 	oversightkind "github.com/creto-systems/creto/oversight/kind"
+	cretov1 "github.com/creto-systems/creto/proto/creto/v1"
 	"github.com/creto-systems/creto/sandbox"
 )
 
@@ -68,6 +70,20 @@ func (d *domains) questions() map[string]question {
 func (d *domains) register(g grpc.ServiceRegistrar, s *Server) {
 	d.meter.RegisterService(g, s)
 	d.oversight.RegisterService(g, s, s)
+	d.sandbox.RegisterService(g, sandbox.ServiceConfig{
+		Reads: snapshots{s}, Changes: s, Submitter: s.edge, Logger: s.log,
+		Peer: func(ctx context.Context) (nhi.ID, bool) {
+			p := callerOf(ctx).principal // the guard has held it against the ledger
+			return p.ID, p.System
+		},
+	})
+}
+
+// snapshots gives the sandbox's queries what they read.
+type snapshots struct{ s *Server }
+
+func (r snapshots) Snapshot(ctx context.Context, tenant nhi.ID, c cretov1.Consistency, fn func(*ledger.Snapshot, ledger.Tenant, *cretov1.ReadInfo) error) error {
+	return r.s.tenantRead(ctx, tenant[:], c, fn)
 }
 
 // reserver lets claims of approvals reserve quota.
