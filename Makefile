@@ -66,6 +66,7 @@ bench: build ## the figures the design must reach, with percentiles and machine,
 	CRETO_BENCH=$(BENCHTIME) $(GO) run ./test/bench
 
 demo: build ## three nodes, real traffic, a killed leader, an approval, a sandbox, proofs checked offline
+	@$(GO) build -o bin/creto-hello ./sandbox/hello
 	@bin/creto demo
 
 vuln: ## known vulnerabilities in what we link (asks vuln.go.dev, so not part of test)

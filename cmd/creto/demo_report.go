@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// demoStep is one thing that the demonstration shows. What run returns is the line that says so; more lines follow after
+// a newline. An empty line means that there is nothing to say.
+type demoStep struct {
+	name string
+	run  func(context.Context) (string, error)
+}
+
+// demoReport prints what was shown and how long it took to out, one line for each step, and, where somebody watches, what
+// is being done to talk.
+type demoReport struct {
+	out, talk io.Writer
+	live      bool
+
+	mu   sync.Mutex
+	what string // guarded by mu
+}
+
+func newDemoReport(out, talk io.Writer) *demoReport {
+	return &demoReport{out: out, talk: talk, live: terminal(talk) && os.Getenv("TERM") != "dumb"}
+}
+
+func (r *demoReport) title(text string) { fmt.Fprintf(r.out, "%s\n", text) }
+
+func (r *demoReport) section(title string) { fmt.Fprintf(r.out, "\n%s\n", title) }
+
+// step runs one step and prints its line.
+func (r *demoReport) step(ctx context.Context, s demoStep) error {
+	r.mu.Lock()
+	r.what = s.name
+	r.mu.Unlock()
+	r.progress(0, 0)
+	begun := time.Now()
+	text, err := s.run(ctx)
+	r.clear()
+	if err != nil {
+		fmt.Fprintf(r.out, "  FAIL %6.2f s  %s: %v\n", time.Since(begun).Seconds(), s.name, err)
+		return err
+	}
+	if text == "" {
+		return nil
+	}
+	first, rest, more := strings.Cut(text, "\n")
+	fmt.Fprintf(r.out, "  ok   %6.2f s  %s\n", time.Since(begun).Seconds(), first)
+	if more {
+		for line := range strings.SplitSeq(rest, "\n") {
+			fmt.Fprintf(r.out, "                 %s\n", line)
+		}
+	}
+	return nil
+}
+
+// progress shows how far the current step is; total 0 shows only its name.
+func (r *demoReport) progress(done, total int) {
+	if !r.live {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if total == 0 {
+		fmt.Fprintf(r.talk, "\r\x1b[K  …  %s", r.what)
+		return
+	}
+	const width = 30
+	fill := min(done, total) * width / total
+	fmt.Fprintf(r.talk, "\r\x1b[K  …  %s  [%s%s] %s of %s", r.what, strings.Repeat("=", fill), strings.Repeat(" ", width-fill),
+		thousands(uint64(done)), thousands(uint64(total)))
+}
+
+func (r *demoReport) clear() {
+	if r.live {
+		fmt.Fprint(r.talk, "\r\x1b[K")
+	}
+}
+
+func (r *demoReport) failed(hint string) {
+	if hint != "" {
+		fmt.Fprintf(r.talk, "  hint: %s\n", hint)
+	}
+}
+
+// close says that everything held, and what to try next.
+func (r *demoReport) close(took time.Duration, next []string) {
+	fmt.Fprintf(r.out, "\nAll of it held, in %.0f s. Try next:\n\n", took.Seconds())
+	for _, command := range next {
+		fmt.Fprintf(r.out, "  %s\n", command)
+	}
+}
+
+// thousands writes a number with commas between its thousands.
+func thousands(n uint64) string {
+	s := strconv.FormatUint(n, 10)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
