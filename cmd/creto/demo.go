@@ -180,16 +180,21 @@ func runDemo(ctx context.Context, o demoOptions, report *demoReport) (err error)
 	return nil
 }
 
-// typed is a path as the user would type it: relative to the working directory where that is shorter.
+// typed is a path as the user would type it: relative to the working directory where that is shorter, and never a bare name,
+// which a shell would look for elsewhere.
 func typed(path string) string {
 	wd, err := os.Getwd()
 	if err != nil {
 		return path
 	}
-	if rel, err := filepath.Rel(wd, path); err == nil && len(rel) < len(path) {
-		return rel
+	rel, err := filepath.Rel(wd, path)
+	if err != nil || len(rel) >= len(path) {
+		return path
 	}
-	return path
+	if filepath.Base(rel) == rel {
+		return "." + string(filepath.Separator) + rel
+	}
+	return rel
 }
 
 // makeDir makes the folder anew, if it is absent, empty or the demonstration's own.

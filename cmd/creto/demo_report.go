@@ -11,8 +11,11 @@ import (
 	"time"
 )
 
+// leftOut begins the line of a step that showed nothing, and says why.
+const leftOut = "LEFT OUT: "
+
 // demoStep is one thing that the demonstration shows. What run returns is the line that says so; more lines follow after
-// a newline. An empty line means that there is nothing to say.
+// a newline.
 type demoStep struct {
 	name string
 	run  func(context.Context) (string, error)
@@ -49,11 +52,12 @@ func (r *demoReport) step(ctx context.Context, s demoStep) error {
 		fmt.Fprintf(r.out, "  FAIL %6.2f s  %s: %v\n", time.Since(begun).Seconds(), s.name, err)
 		return err
 	}
-	if text == "" {
-		return nil
-	}
 	first, rest, more := strings.Cut(text, "\n")
-	fmt.Fprintf(r.out, "  ok   %6.2f s  %s\n", time.Since(begun).Seconds(), first)
+	mark := "ok  "
+	if strings.HasPrefix(first, leftOut) {
+		mark = "--  "
+	}
+	fmt.Fprintf(r.out, "  %s %6.2f s  %s\n", mark, time.Since(begun).Seconds(), first)
 	if more {
 		for line := range strings.SplitSeq(rest, "\n") {
 			fmt.Fprintf(r.out, "                 %s\n", line)

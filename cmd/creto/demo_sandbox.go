@@ -34,7 +34,7 @@ const helloProgram = "creto-hello"
 // runSandbox runs one command for the coder in a sandbox of a node of its own process.
 func (d *demo) runSandbox(ctx context.Context) (string, error) {
 	if d.noSandbox {
-		return "left out, as asked (--no-sandbox)", nil
+		return leftOut + "as asked (--no-sandbox)", nil
 	}
 	if _, err := exec.LookPath("bwrap"); err != nil {
 		if _, err := exec.LookPath("runc"); err != nil {
@@ -42,7 +42,7 @@ func (d *demo) runSandbox(ctx context.Context) (string, error) {
 			if d.ci {
 				return "", errors.New(hint)
 			}
-			return "LEFT OUT: " + hint, nil
+			return leftOut + hint, nil
 		}
 	}
 	rootfs := filepath.Join(d.dir, "rootfs")
