@@ -14,6 +14,7 @@ type authority struct {
 	keys    *nhi.KeyCache
 	signers *registry.SignerCache
 	chains  *registry.ChainCache
+	suites  *registry.SuiteCache
 }
 
 // maxCachedKeys bounds the unpacked public keys in memory, about 40 KiB each with what ML-DSA expands to.
@@ -24,6 +25,7 @@ func newAuthority() authority {
 		keys:    nhi.NewKeyCache(maxCachedKeys),
 		signers: registry.NewSignerCache(0),
 		chains:  registry.NewChainCache(0),
+		suites:  registry.NewSuiteCache(),
 	}
 }
 
@@ -139,7 +141,7 @@ func (l *Log) Authorize(v View, ev *nhi.Event, key nhi.KeyID, at int64) (Authori
 		return Authority{}, ErrWrongSigner
 	}
 	sys := v.System()
-	least := registry.MinSuite(RegistryView(sys), registry.ClassEvent, sys.NextIndex())
+	least := l.auth.suites.Least(RegistryView(sys), position(sys), registry.ClassEvent)
 	l.auth.check(&a, v, &k.Kind, ev, at, least, l.accounts(v))
 	return a, nil
 }

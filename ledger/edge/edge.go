@@ -181,6 +181,10 @@ func bound(subs []Submission) error {
 func (e *Edge) one(ctx context.Context, tenant nhi.ID, sub *Submission) ([]Result, error) {
 	var checked *item
 	var results []Result // of the first round; later rounds fill in what was stale
+	// Whoever has to come again anyway learns so before the node has verified anything for it.
+	if e.full(tenant, len(sub.Envelope.Payloads)) {
+		return nil, fmt.Errorf("submit: %w", ErrPushback)
+	}
 	for range MaxDecisions {
 		var err error
 		if derr := e.cfg.Workers.Do(ctx, 1, func(int) {

@@ -62,6 +62,17 @@ func (e *Edge) push(it *item) error {
 	return nil
 }
 
+// full says whether the tenant's queue, or the node, has no room for so many events now.
+func (e *Edge) full(tenant nhi.ID, events int) bool {
+	if e.bytes.Load() > maxNodeBytes {
+		return true
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	q := e.queues[tenant]
+	return q != nil && len(q.items) > 0 && (q.events+events > maxQueueEvents || q.bytes >= maxQueueBytes)
+}
+
 // take returns the items of the next command: as many as fit of the tenant whose turn it is, nil when nothing waits. A
 // tenant with more goes to the end of the ring.
 func (e *Edge) take() []*item {

@@ -2,11 +2,11 @@ package node
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 	"sync"
 
 	"github.com/creto-systems/creto/ledger"
+	"github.com/creto-systems/creto/ledger/verify"
 	"github.com/creto-systems/creto/meter"
 	meterkind "github.com/creto-systems/creto/meter/kind"
 	"github.com/creto-systems/creto/nhi"
@@ -32,9 +32,21 @@ type authorizer struct {
 	questions map[string]question // by kind; absent: ask about the event itself
 
 	mu      sync.Mutex
-	engines map[engineKey]*authz.Engine   // guarded by mu
-	guards  map[nhi.Digest]*authz.Guard   // guarded by mu
-	memo    map[nhi.Digest]authz.Decision // guarded by mu
+	engines map[engineKey]*authz.Engine // guarded by mu
+	guards  map[nhi.Digest]*authz.Guard // guarded by mu
+	memo    map[memoKey]ledger.Verdict  // guarded by mu
+}
+
+// memoKey is everything a verdict about an event itself depends on. Signer, chain, guards, accounts and policy change only
+// with one of the epochs; the rest is what the event says.
+type memoKey struct {
+	slot    uint32
+	epochs  verify.Epochs
+	signer  nhi.ID
+	link    nhi.LinkID
+	account nhi.ID
+	kind    string
+	body    nhi.Digest
 }
 
 // engineKey finds a compiled bundle: what stands published at a policy epoch of a tenant never changes.
@@ -46,17 +58,42 @@ type engineKey struct {
 func newAuthorizer(bundle func(v ledger.View) (authz.Bundle, bool), questions map[string]question) *authorizer {
 	return &authorizer{
 		bundle: bundle, questions: questions, engines: make(map[engineKey]*authz.Engine), guards: make(map[nhi.Digest]*authz.Guard),
-		memo: make(map[nhi.Digest]authz.Decision),
+		memo: make(map[memoKey]ledger.Verdict),
 	}
 }
 
 // Authorize decides about one event. An error refuses the event before it is proposed.
 func (a *authorizer) Authorize(v ledger.View, ev *nhi.Event, by ledger.Authority) (verdict ledger.Verdict, err error) {
 	err = ledger.Guard(func() error {
-		verdict, err = a.authorize(v, ev, by)
+		verdict, err = a.remember(v, ev, by)
 		return err
 	})
 	return verdict, err
+}
+
+// remember answers from memory where the event is judged by what it says itself: a batch mostly repeats one question.
+func (a *authorizer) remember(v ledger.View, ev *nhi.Event, by ledger.Authority) (ledger.Verdict, error) {
+	if _, ok := a.questions[ev.Kind]; ok {
+		return a.authorize(v, ev, by)
+	}
+	key := memoKey{v.Tenant().Slot, v.Epochs(), by.Signer.Identity.ID, ev.Link, ev.Account, ev.Kind, sha256.Sum256(ev.Body)}
+	a.mu.Lock()
+	verdict, ok := a.memo[key]
+	a.mu.Unlock()
+	if ok {
+		return verdict, nil
+	}
+	verdict, err := a.authorize(v, ev, by)
+	if err != nil {
+		return verdict, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.memo) >= maxMemo {
+		clear(a.memo)
+	}
+	a.memo[key] = verdict
+	return verdict, nil
 }
 
 func (a *authorizer) authorize(v ledger.View, ev *nhi.Event, by ledger.Authority) (ledger.Verdict, error) {
@@ -78,7 +115,7 @@ func (a *authorizer) authorize(v ledger.View, ev *nhi.Event, by ledger.Authority
 		}
 	}
 	e := v.Epochs()
-	d := a.decide(engine, &req, satisfied, guards, authz.Epochs{Policy: e.Policy, Entities: e.Entities, Revocation: e.Revocation})
+	d := engine.Decide(&req, satisfied, guards, authz.Epochs{Policy: e.Policy, Entities: e.Entities, Revocation: e.Revocation})
 	verdict := ledger.Verdict{Digest: d.Digest, Chains: d.Chains, Policies: d.Policies, Epochs: e}
 	switch d.Outcome {
 	case authz.Allow:
@@ -215,41 +252,4 @@ func (a *authorizer) guardsOf(v ledger.View, c *registry.Chain) ([]*authz.Guard,
 		out = append(out, g)
 	}
 	return out, nil
-}
-
-// decide answers a question, from memory if it was answered before: a batch mostly repeats one.
-func (a *authorizer) decide(e *authz.Engine, req *authz.Request, satisfied []string, guards []*authz.Guard, epochs authz.Epochs) authz.Decision {
-	h := sha256.New()
-	bundle, question := e.Digest(), req.Digest()
-	h.Write(bundle[:])
-	h.Write(question[:])
-	for _, g := range guards {
-		d := g.Digest()
-		h.Write(d[:])
-	}
-	var n [8]byte
-	for _, x := range []uint64{uint64(len(guards)), epochs.Policy, epochs.Entities, epochs.Revocation, uint64(len(satisfied))} {
-		binary.BigEndian.PutUint64(n[:], x)
-		h.Write(n[:])
-	}
-	for _, s := range satisfied {
-		binary.BigEndian.PutUint64(n[:], uint64(len(s)))
-		h.Write(n[:])
-		h.Write([]byte(s))
-	}
-	key := nhi.Digest(h.Sum(nil))
-	a.mu.Lock()
-	d, ok := a.memo[key]
-	a.mu.Unlock()
-	if ok {
-		return d
-	}
-	d = e.Decide(req, satisfied, guards, epochs)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if len(a.memo) >= maxMemo {
-		clear(a.memo)
-	}
-	a.memo[key] = d
-	return d
 }
