@@ -65,13 +65,15 @@ type picked struct {
 	node    *nodeRow // nil: none has room
 	class   kind.Class
 	rootfs  nhi.Digest
-	offered bool // some node offers it, although it may have no room, or be lost and come back
+	offered bool // some node offers it, although it may have no room, or be lost and come back; or there is no node yet
 }
 
 // pick chooses among the nodes with room: the weakest class that suffices, so that strong nodes stay free, then the most
 // room, then the lowest id. Reading all of a tenant's nodes is bounded by MaxNodes.
 func pick(v ledger.View, template string, least kind.Class, at int64) (best picked) {
 	var room uint64
+	// Before its first node has come, a tenant's claims wait for it: nobody can say yet what there will be.
+	known, offering := 0, 0
 	v.Scan(TableNode, nil, nil, false, func(key, value []byte) bool {
 		if len(key) != len(nhi.ID{}) {
 			panic(&CorruptRowError{TableNode, append([]byte(nil), key...)})
@@ -79,10 +81,11 @@ func pick(v ledger.View, template string, least kind.Class, at int64) (best pick
 		n := decodeRow[nodeRow](TableNode, key, value)
 		rootfs, ok := n.template(template)
 		class, strong := n.class(least)
+		known++
 		if !ok || !strong || n.Capacity == 0 {
 			return true
 		}
-		best.offered = true
+		offering++
 		if n.Lost || n.Until <= at || n.Running >= n.Capacity {
 			return true
 		}
@@ -91,6 +94,7 @@ func pick(v ledger.View, template string, least kind.Class, at int64) (best pick
 		}
 		return true
 	})
+	best.offered = known == 0 || offering > 0
 	return best
 }
 

@@ -223,6 +223,16 @@ func TestARegistrationTakesWhatWaits(t *testing.T) {
 	w.consistent()
 }
 
+func TestTheFirstNodeFindsWhatWaits(t *testing.T) {
+	w := newWorld(t)
+	claim := w.waits(nil)
+	n := w.ready("n1", 1)
+	if i := w.wantState(claim, Allocated); i.Node != n.ID {
+		t.Errorf("got node %s, want %s", i.Node, n.ID)
+	}
+	w.consistent()
+}
+
 func TestPick(t *testing.T) {
 	w := newWorld(t)
 	strong := w.node("strong")

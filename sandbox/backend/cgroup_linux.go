@@ -252,3 +252,26 @@ func (g *Cgroup) rmdir() error {
 	}
 	return errors.Join(errs...)
 }
+
+// Sweep kills and removes the control groups of runs whose names begin with prefix: those that a node which was killed has
+// left behind.
+func Sweep(ctx context.Context, prefix string) error { return sweep(ctx, CgroupRoot, prefix) }
+
+func sweep(ctx context.Context, root, prefix string) error {
+	if strings.Trim(prefix, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+		return fmt.Errorf("sweep control groups: bad prefix %q", prefix)
+	}
+	var errs []error
+	one, err1 := filepath.Glob(filepath.Join(root, v1Controllers[0], cgroupParent, prefix+"*"))
+	two, err2 := filepath.Glob(filepath.Join(root, cgroupParent, prefix+"*"))
+	errs = append(errs, err1, err2)
+	for _, dir := range one {
+		g := &Cgroup{name: filepath.Base(dir), root: root, from: kind.FromCgroup1, dirs: map[string]string{v1Controllers[0]: dir}}
+		errs = append(errs, g.Close(ctx))
+	}
+	for _, dir := range two {
+		g := &Cgroup{name: filepath.Base(dir), root: root, from: kind.FromCgroup2, dirs: map[string]string{"": dir}}
+		errs = append(errs, g.Close(ctx))
+	}
+	return errors.Join(errs...)
+}
