@@ -34,7 +34,7 @@ const (
 	maxBackoff            = 2 * time.Second
 )
 
-// Options say how to reach a cluster and as whom. Addrs and CA are required.
+// Options say how to reach a cluster and as whom. Addrs and CA (or Source) are required.
 type Options struct {
 	// Addrs are gRPC addresses, host:port, of any of the nodes. Calls go to one of them and move on to the next when it does
 	// not answer.
@@ -44,6 +44,8 @@ type Options struct {
 	CAPEM []byte
 	// Cert and Key are the files of the caller's SVID: needed for what operators do, not for signed events.
 	Cert, Key string
+	// Source has SVID and bundle instead of the files above, for programs that renew them while they run.
+	Source *spiffe.Source
 	// Token is the tenant's read token. A caller with neither token nor SVID can see no tenant.
 	Token string
 	// Attempts is how often a call is tried; 0 = DefaultAttempts. The context's deadline ends them in any case.
@@ -117,6 +119,13 @@ func Dial(_ context.Context, o Options) (*Client, error) {
 }
 
 func (o *Options) credentials() (credentials.TransportCredentials, error) {
+	if o.Source != nil {
+		b := o.Source.Bundle()
+		if b == nil {
+			return nil, spiffe.ErrNoBundle
+		}
+		return transport(o.Source, b.TrustDomain()), nil
+	}
 	ca := o.CAPEM
 	if len(ca) == 0 {
 		if o.CA == "" {
@@ -157,11 +166,17 @@ func (o *Options) credentials() (credentials.TransportCredentials, error) {
 	if err != nil {
 		return nil, err
 	}
+	return transport(source, domain), nil
+}
+
+// transport authenticates servers as nodes of the trust domain, by the bundle of the moment, and presents an SVID if there is
+// one.
+func transport(source *spiffe.Source, domain string) credentials.TransportCredentials {
 	nodes := spiffe.AllowRoles(domain, spiffe.RoleNode)
-	if svid == nil {
-		return credentials.NewTLS(spiffe.AnonymousClientTLS(source, nodes)), nil
+	if source.SVID() == nil {
+		return credentials.NewTLS(spiffe.AnonymousClientTLS(source, nodes))
 	}
-	return credentials.NewTLS(spiffe.ClientTLS(source, nodes)), nil
+	return credentials.NewTLS(spiffe.ClientTLS(source, nodes))
 }
 
 // trustDomain returns the trust domain that a bundle's first certificate speaks for.
