@@ -9,5 +9,5 @@ func (a *app) addCommands(add func(group string, list ...*cobra.Command)) {
 	add(groupWork, a.eventCmd(), a.accountCmd(), a.quotaCmd(), a.usageCmd(), a.policyCmd(), a.approvalCmd(), a.sandboxCmd())
 	add(groupProof, a.ledgerCmd())
 	add(groupRun, a.loadCmd())
-	add(groupRun, a.devCmd(), a.serverCmd(), a.initCmd(), a.clusterCmd(), newDemoCmd())
+	add(groupRun, a.devCmd(), a.serverCmd(), a.initCmd(), a.clusterCmd(), a.sandboxNodeCmd(), newDemoCmd())
 }
