@@ -159,6 +159,15 @@ func (c *cluster) open(i int) *Publisher {
 	return p
 }
 
+func (c *cluster) close() {
+	c.t.Helper()
+	for _, p := range c.pubs {
+		if err := p.Close(); err != nil {
+			c.t.Error(err)
+		}
+	}
+}
+
 // run runs all publishers until the function it returns is called.
 func (c *cluster) run() (stop func()) {
 	ctx, cancel := context.WithCancel(c.t.Context())
@@ -173,11 +182,7 @@ func (c *cluster) run() (stop func()) {
 	return func() {
 		cancel()
 		wg.Wait()
-		for _, p := range c.pubs {
-			if err := p.Close(); err != nil {
-				c.t.Error(err)
-			}
-		}
+		c.close()
 	}
 }
 
@@ -335,4 +340,101 @@ func TestReceiveRefuses(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// TestForkBeyondMark shows that a node whose spine has grown past its mark on another history refuses to sign it.
+func TestForkBeyondMark(t *testing.T) {
+	c := newCluster(t, 3)
+	c.ledgers[0].seal()
+	if err := c.pubs[0].sign(); err != nil {
+		t.Fatal(err)
+	}
+	c.ledgers[0].forked = true
+	c.ledgers[0].seal()
+	before := *c.pubs[0].mu.own
+	if err := c.pubs[0].sign(); err == nil {
+		t.Error("a fork beyond the mark was signed")
+	}
+	if got := *c.pubs[0].mu.own; got.Size != before.Size {
+		t.Errorf("own cosignature: got size %d, want %d", got.Size, before.Size)
+	}
+	c.close()
+}
+
+// TestLyingVoter shows that one voter with another root stops nobody else: the others publish without it, keep its
+// signatures as evidence over a restart, and the voter itself, contradicted by a majority, stops.
+func TestLyingVoter(t *testing.T) {
+	c := newCluster(t, 3)
+	c.ledgers[2].forked = true
+	for _, l := range c.ledgers {
+		l.seal()
+	}
+	for _, p := range c.pubs {
+		if err := p.sign(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lie := *c.pubs[2].mu.own
+	for _, p := range c.pubs[:2] {
+		var e *EquivocationError
+		if _, err := p.Receive(lie); !errors.As(err, &e) {
+			t.Errorf("the lie: got %v, want an EquivocationError", err)
+		}
+	}
+	for i, p := range c.pubs[:2] {
+		if _, err := p.Receive(*c.pubs[1-i].mu.own); err != nil {
+			t.Fatal(err)
+		}
+		if got := p.Published(); got.Size != 1 || got.Root != c.ledgers[0].root(1) {
+			t.Errorf("published: got %+v, want size 1 of the honest root", got)
+		}
+		e, err := p.Evidence(nhi.ID{3})
+		if err != nil || e == nil || e.Theirs != lie.Root || len(e.Signature) != 2 {
+			t.Errorf("evidence: got %+v, %v, want the lines over root %x", e, err, lie.Root)
+		}
+	}
+	for _, p := range c.pubs[:2] {
+		_, _ = c.pubs[2].Receive(*p.mu.own) // the answer is in assemble, which signLoop asks
+	}
+	if err := c.pubs[2].assemble(); !errors.Is(err, ErrDiverged) {
+		t.Errorf("the voter that lies: got %v, want ErrDiverged", err)
+	}
+	c.close()
+}
+
+// TestFloodingVoter shows that cosignatures for sizes far ahead displace only the sender's own.
+func TestFloodingVoter(t *testing.T) {
+	c := newCluster(t, 3)
+	for size := range uint64(40) {
+		cp := verify.Checkpoint{Origin: verify.SpineOrigin("test.example/c"), Size: 1_000_000 + size, Root: nhi.Digest{1}}
+		flood := Cosignature{Node: nhi.ID{3}, Epoch: cp.Size, Size: cp.Size, Root: cp.Root}
+		for _, s := range []verify.NoteSigner{c.pubs[2].ed, c.pubs[2].pq} {
+			line, err := verify.Cosign(cp, s, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			flood.Lines = append(flood.Lines, line.AppendTo(nil))
+		}
+		if _, err := c.pubs[0].Receive(flood); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := len(c.pubs[0].mu.pending[nhi.ID{3}]); got > keptCosignatures {
+		t.Errorf("kept of the flood: got %d, want at most %d", got, keptCosignatures)
+	}
+	for _, l := range c.ledgers {
+		l.seal()
+	}
+	for _, p := range c.pubs[:2] {
+		if err := p.sign(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := c.pubs[0].Receive(*c.pubs[1].mu.own); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.pubs[0].Published().Size; got != 1 {
+		t.Errorf("published beside a flood: got size %d, want 1", got)
+	}
+	c.close()
 }

@@ -20,7 +20,7 @@ const (
 	DefaultSealInterval    = 250 * time.Millisecond // at most one seal in this time, while there is news
 	DefaultRefreshInterval = 10 * time.Minute       // an idle checkpoint gets fresh cosignatures
 	MaxUnpublished         = 2                      // seals that await their quorum
-	maxPendingSizes        = 16                     // sizes for which cosignatures of others wait for us to get there
+	keptCosignatures       = 4                      // newest ones per voter that wait for this node to get there
 	retryInterval          = time.Second            // a peer that has not answered is asked again
 	exchangeTimeout        = 5 * time.Second
 )
@@ -95,30 +95,14 @@ type Publisher struct {
 	mu struct {
 		sync.Mutex
 		mark      mark
-		own       *Cosignature         // ours over mark; nil until signed in this process
-		logLine   verify.NoteSignature // the log's signature over mark
-		ownTime   int64                // Unix seconds of own
-		pending   map[uint64]map[nhi.ID]Cosignature
+		own       *Cosignature             // ours over mark; nil until signed in this process
+		logLine   verify.NoteSignature     // the log's signature over mark
+		ownTime   int64                    // Unix seconds of own
+		pending   map[nhi.ID][]Cosignature // by voter, oldest first, at most keptCosignatures of different sizes
 		published published
 		changed   chan struct{} // closed and replaced when published or own changes
 	}
 }
-
-// EquivocationError is evidence that a node has signed another root than this node computed for the same size.
-type EquivocationError struct {
-	Node      nhi.ID
-	Size      uint64
-	Ours      nhi.Digest
-	Theirs    nhi.Digest
-	Signature [][]byte // their signature lines
-}
-
-func (e *EquivocationError) Error() string {
-	return fmt.Sprintf("node %s signed root %x for spine size %d, this node computed %x", e.Node, e.Theirs, e.Size, e.Ours)
-}
-
-// ErrCosignature is what a cosignature that does not count matches with errors.Is.
-var ErrCosignature = errors.New("cosignature does not count")
 
 // New opens the local store and loads the mark. It starts nothing.
 func New(cfg Config) (*Publisher, error) {
@@ -142,7 +126,7 @@ func New(cfg Config) (*Publisher, error) {
 	if p.store, err = openStore(cfg.Dir, cfg.FS); err != nil {
 		return nil, err
 	}
-	p.mu.pending = make(map[uint64]map[nhi.ID]Cosignature)
+	p.mu.pending = make(map[nhi.ID][]Cosignature)
 	p.mu.changed = make(chan struct{})
 	if _, err := p.store.get(keyMark, &p.mu.mark); err != nil {
 		return nil, errors.Join(err, p.store.close())
@@ -197,10 +181,8 @@ func (p *Publisher) signLoop(ctx context.Context) error {
 		if err := p.sign(); err != nil {
 			return err
 		}
-		p.mu.Lock()
-		due := time.Unix(p.mu.ownTime, 0).Add(p.cfg.RefreshInterval).Sub(p.cfg.Now())
-		p.mu.Unlock()
-		timer := time.NewTimer(max(due, retryInterval))
+		// Looking again costs nothing, so that no missed wake-up can leave a head unsigned.
+		timer := time.NewTimer(retryInterval)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
@@ -208,6 +190,10 @@ func (p *Publisher) signLoop(ctx context.Context) error {
 		case <-applied:
 			timer.Stop()
 		case <-timer.C:
+			// What Receive found out against this node stops it here.
+			if err := p.assemble(); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -231,6 +217,17 @@ func (p *Publisher) sign() error {
 			head.Size, head.Root, last.Root)
 	case head.Size == last.Size && signed && now.Sub(time.Unix(at, 0)) < p.cfg.RefreshInterval:
 		return nil
+	}
+	if last.Size > 0 && head.Size > last.Size {
+		// A larger tree must extend the one that was signed: state that was lost or restored may have grown past the mark.
+		root, err := p.cfg.Ledger.SpineRoot(last.Size)
+		if err != nil {
+			return err
+		}
+		if root != last.Root {
+			return fmt.Errorf("spine of size %d has root %x at size %d, but this node has signed root %x there: its state is not what it was",
+				head.Size, root, last.Size, last.Root)
+		}
 	}
 	m := mark{head.Epoch, head.Size, head.Root}
 	if m != last {
@@ -264,229 +261,4 @@ func (p *Publisher) sign() error {
 func (p *Publisher) wakeLocked() {
 	close(p.mu.changed)
 	p.mu.changed = make(chan struct{})
-}
-
-// addLocked keeps the newest cosignature of a node for a size, and forgets sizes that have been overtaken.
-func (p *Publisher) addLocked(c Cosignature) {
-	if p.mu.pending[c.Size] == nil {
-		p.mu.pending[c.Size] = make(map[nhi.ID]Cosignature)
-	}
-	p.mu.pending[c.Size][c.Node] = c
-	for len(p.mu.pending) > maxPendingSizes {
-		smallest := c.Size
-		for size := range p.mu.pending {
-			smallest = min(smallest, size)
-		}
-		delete(p.mu.pending, smallest)
-	}
-}
-
-// Receive takes another node's cosignature and returns this node's own newest one, nil if it has none yet. The error
-// matches ErrCosignature, or is an *EquivocationError.
-func (p *Publisher) Receive(c Cosignature) (*Cosignature, error) {
-	voters, err := p.cfg.Ledger.Voters()
-	if err != nil {
-		return nil, err
-	}
-	if err := p.check(c, voters); err != nil {
-		return nil, err
-	}
-	p.mu.Lock()
-	stale := c.Size < p.mu.published.Size
-	if !stale {
-		p.addLocked(c)
-	}
-	own := p.mu.own
-	p.mu.Unlock()
-	if !stale {
-		if err := p.assemble(); err != nil {
-			return own, err
-		}
-	}
-	return own, nil
-}
-
-// check verifies both signatures of a voter over what it claims.
-func (p *Publisher) check(c Cosignature, voters []Node) error {
-	node, ok := find(voters, c.Node)
-	if !ok {
-		return fmt.Errorf("%w: %s is not a voter", ErrCosignature, c.Node)
-	}
-	if c.Size == 0 || c.Size > verify.MaxTreeSize || len(c.Lines) != 2 {
-		return fmt.Errorf("%w: size %d with %d lines", ErrCosignature, c.Size, len(c.Lines))
-	}
-	text := verify.Checkpoint{Origin: verify.SpineOrigin(p.cfg.Cluster), Size: c.Size, Root: c.Root}.Text()
-	for i, key := range []verify.VKey{node.Ed, node.PQ} {
-		lines, err := verify.ParseSignatureLines(c.Lines[i])
-		if err != nil || len(lines) != 1 {
-			return fmt.Errorf("%w: signature line %d of %s", ErrCosignature, i, c.Node)
-		}
-		if _, err := key.Verify(text, lines[0]); err != nil {
-			return fmt.Errorf("%w: %w", ErrCosignature, err)
-		}
-	}
-	return nil
-}
-
-func find(nodes []Node, id nhi.ID) (Node, bool) {
-	for _, n := range nodes {
-		if n.ID == id {
-			return n, true
-		}
-	}
-	return Node{}, false
-}
-
-// assemble publishes the largest size for which this node has signed and a majority of the voters agrees.
-func (p *Publisher) assemble() error {
-	voters, err := p.cfg.Ledger.Voters()
-	if err != nil {
-		return err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	m := p.mu.mark
-	if p.mu.own == nil || m.Size < p.mu.published.Size {
-		return nil
-	}
-	for size, cosigs := range p.mu.pending {
-		if size > m.Size {
-			continue // not applied here yet
-		}
-		want := m.Root
-		if size < m.Size {
-			if want, err = p.cfg.Ledger.SpineRoot(size); err != nil {
-				return err
-			}
-		}
-		for id, c := range cosigs {
-			if c.Root == want {
-				continue
-			}
-			delete(cosigs, id)
-			err := &EquivocationError{Node: id, Size: size, Ours: want, Theirs: c.Root, Signature: c.Lines}
-			p.cfg.Logger.Error("heads differ", "err", err, "lines", fmt.Sprintf("%q", c.Lines))
-			return err
-		}
-		if size < m.Size {
-			delete(p.mu.pending, size)
-		}
-	}
-	cosigs := p.mu.pending[m.Size]
-	note := verify.Note{
-		Text:       verify.Checkpoint{Origin: verify.SpineOrigin(p.cfg.Cluster), Size: m.Size, Root: m.Root}.Text(),
-		Signatures: []verify.NoteSignature{p.mu.logLine},
-	}
-	count := 0
-	for _, v := range voters {
-		c, ok := cosigs[v.ID]
-		if !ok {
-			continue
-		}
-		count++
-		for _, l := range c.Lines {
-			lines, err := verify.ParseSignatureLines(l)
-			if err != nil {
-				return err
-			}
-			note.Signatures = append(note.Signatures, lines...)
-		}
-	}
-	if count*2 <= len(voters) {
-		return nil
-	}
-	pub := published{Epoch: m.Epoch, Size: m.Size, Root: m.Root, Time: p.mu.ownTime, Note: note.Marshal()}
-	grown := pub.Size > p.mu.published.Size
-	if !grown && len(pub.Note) <= len(p.mu.published.Note) && pub.Time == p.mu.published.Time {
-		return nil
-	}
-	if err := p.store.put(keyPublished, &pub); err != nil {
-		return err
-	}
-	p.mu.published = pub
-	if grown {
-		p.wakeLocked()
-	}
-	return nil
-}
-
-// exchangeLoop hands every new cosignature of ours to the other voters, and asks those that have not answered again until
-// the head is published everywhere we know of.
-func (p *Publisher) exchangeLoop(ctx context.Context) error {
-	answered := make(map[nhi.ID]uint64) // by peer: largest size it has answered with
-	var sent int64                      // time of the cosignature the answers are about
-	for {
-		p.mu.Lock()
-		own, at, changed := p.mu.own, p.mu.ownTime, p.mu.changed
-		p.mu.Unlock()
-		waiting := false
-		if own != nil {
-			if at != sent {
-				// A refresh goes to everybody again.
-				clear(answered)
-				sent = at
-			}
-			waiting = p.exchange(ctx, *own, answered)
-		}
-		if !waiting {
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-changed:
-			}
-			continue
-		}
-		retry := time.NewTimer(retryInterval)
-		select {
-		case <-ctx.Done():
-			retry.Stop()
-			return ctx.Err()
-		case <-changed:
-			retry.Stop()
-		case <-retry.C:
-		}
-	}
-}
-
-// exchange asks every peer that has not answered with own's size, side by side, and says whether some still have to.
-func (p *Publisher) exchange(ctx context.Context, own Cosignature, answered map[nhi.ID]uint64) bool {
-	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
-	defer cancel()
-	var (
-		g  errgroup.Group
-		mu sync.Mutex
-	)
-	var asked []Peer
-	for _, peer := range p.cfg.Peers() {
-		if answered[peer.ID()] < own.Size {
-			asked = append(asked, peer)
-		}
-	}
-	for _, peer := range asked {
-		g.Go(func() error {
-			theirs, err := peer.Exchange(ctx, own)
-			if err != nil || theirs == nil {
-				return nil // asked again
-			}
-			if theirs.Node != peer.ID() {
-				p.cfg.Logger.Warn("cosignature of another node", "peer", peer.ID().String(), "node", theirs.Node.String())
-				return nil
-			}
-			if _, err := p.Receive(*theirs); err != nil {
-				p.cfg.Logger.Warn("cosignature refused", "peer", peer.ID().String(), "err", err)
-				return nil
-			}
-			mu.Lock()
-			answered[peer.ID()] = theirs.Size
-			mu.Unlock()
-			return nil
-		})
-	}
-	_ = g.Wait() // the functions return nil
-	for _, peer := range asked {
-		if answered[peer.ID()] < own.Size {
-			return true
-		}
-	}
-	return false
 }

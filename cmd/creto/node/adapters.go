@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"github.com/creto-systems/creto/consensus"
@@ -18,6 +19,20 @@ import (
 type stateMachine struct {
 	log    *ledger.Log
 	sealed atomic.Pointer[publish.Sealed] // newest seal that this process has applied or found
+
+	mu      sync.Mutex
+	applied chan struct{} // closed after the next Apply, once sealed is stored; nil while nobody waits
+}
+
+// Applied returns a channel that is closed after the next Apply. Unlike the ledger's own, it is closed only when sealed
+// shows what that Apply brought.
+func (m *stateMachine) Applied() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.applied == nil {
+		m.applied = make(chan struct{})
+	}
+	return m.applied
 }
 
 func (m *stateMachine) AppliedIndex() uint64 { return m.log.AppliedIndex() }
@@ -33,6 +48,12 @@ func (m *stateMachine) Apply(entries []consensus.Entry) ([]any, error) {
 			m.sealed.Store(&publish.Sealed{Epoch: s.Epoch, Size: s.Size, Root: s.Root})
 		}
 	}
+	m.mu.Lock()
+	if m.applied != nil {
+		close(m.applied)
+		m.applied = nil
+	}
+	m.mu.Unlock()
 	return results, err
 }
 
@@ -155,7 +176,7 @@ func (p *publishLedger) News() bool {
 	return err == nil && news
 }
 
-func (p *publishLedger) Applied() <-chan struct{} { return p.log.Applied() }
+func (p *publishLedger) Applied() <-chan struct{} { return p.machine.Applied() }
 
 func (p *publishLedger) Voters() ([]publish.Node, error) {
 	ms, err := members(p.log)
