@@ -407,8 +407,8 @@ func (d *demo) spoil(name string, end func(spoiled []byte, endFrame int)) (meter
 			if err != nil {
 				return "", err
 			}
-			if l.Kind == meter.Usage && l.Outcome.Code.Accepted() && len(l.Quantities) > 0 && l.Quantities[0].N > 23 {
-				// The amount stands behind the meter's name; its last byte is any number at all.
+			if l.Kind == meter.Usage && l.Outcome.Code.Accepted() && len(l.Quantities) > 0 && l.Quantities[0].N >= 1000 {
+				// The amount stands behind the name of its meter; with its last byte changed it is still a number of the same length.
 				q := l.Quantities[0]
 				i := bytes.Index(b[body:body+n], []byte(q.Meter))
 				if i < 0 {
