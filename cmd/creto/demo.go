@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -164,6 +167,7 @@ func runDemo(ctx context.Context, o demoOptions, report *demoReport) (err error)
 	if err := d.makeDir(); err != nil {
 		return localError(err)
 	}
+	defer func() { err = errors.Join(err, d.mark("")) }()
 	for _, part := range parts {
 		report.section(part.title)
 		for _, s := range part.steps {
@@ -204,8 +208,12 @@ func (d *demo) makeDir() error {
 		return fmt.Errorf("read folder: %w", err)
 	}
 	if len(entries) > 0 {
-		if _, err := os.Stat(filepath.Join(d.dir, demoMark)); err != nil {
+		mark, err := os.ReadFile(filepath.Join(d.dir, demoMark))
+		if err != nil {
 			return fmt.Errorf("folder %s is not empty, and this demonstration did not make it", d.dir)
+		}
+		if pid := runningDemo(mark); pid != 0 {
+			return fmt.Errorf("folder %s is in use by a demonstration that runs as process %d", d.dir, pid)
 		}
 		if err := os.RemoveAll(d.dir); err != nil {
 			return fmt.Errorf("remove the folder of the last run: %w", err)
@@ -216,7 +224,28 @@ func (d *demo) makeDir() error {
 			return fmt.Errorf("make folder: %w", err)
 		}
 	}
-	return os.WriteFile(filepath.Join(d.dir, demoMark), []byte("made by creto demo, which replaces this folder\n"), 0o600)
+	return d.mark(fmt.Sprintf("%s%d\n", runsAs, os.Getpid()))
+}
+
+// runsAs stands in the mark of a folder while its demonstration runs.
+const runsAs = "runs as process "
+
+func (d *demo) mark(more string) error {
+	return os.WriteFile(filepath.Join(d.dir, demoMark), []byte("made by creto demo, which replaces this folder\n"+more), 0o600)
+}
+
+// runningDemo returns the process of the demonstration that a mark says is running, 0 if none is.
+func runningDemo(mark []byte) int {
+	_, text, _ := strings.Cut(string(mark), runsAs)
+	pid, err := strconv.Atoi(strings.TrimSpace(text))
+	if err != nil || pid <= 0 || pid == os.Getpid() {
+		return 0
+	}
+	p, err := os.FindProcess(pid)
+	if err != nil || p.Signal(syscall.Signal(0)) != nil {
+		return 0
+	}
+	return pid
 }
 
 func (d *demo) logHint() string {

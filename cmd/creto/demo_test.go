@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -106,6 +107,12 @@ func TestDemoDir(t *testing.T) {
 	}
 	if _, err := os.Stat(old); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a file of the last run: got %v, want it gone", err)
+	}
+	if err := d.mark(runsAs + strconv.Itoa(os.Getppid()) + "\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.makeDir(); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("the folder of a demonstration that runs: got %v, want it refused", err)
 	}
 	if err := os.Remove(filepath.Join(dir, demoMark)); err != nil {
 		t.Fatal(err)
