@@ -72,7 +72,7 @@ type service struct {
 
 var _ cretov1.SandboxServiceServer = (*service)(nil)
 
-// ErrNoClaim: there is no claim with this index.
+// ErrNoClaim says that there is no claim with this index.
 var ErrNoClaim = errors.New("claim does not exist")
 
 func toStatus(err error) error {

@@ -387,9 +387,11 @@ func TestRemovedNodeStillReports(t *testing.T) {
 func TestBounds(t *testing.T) {
 	w := newWorld(t)
 	w.ready("n1", 1)
-	for range MaxOpenPerAgent {
-		w.claimed(nil)
+	claims := make([]ledgertest.Signed, MaxOpenPerAgent)
+	for i := range claims {
+		claims[i] = w.claim(nil)
 	}
+	w.Accepted(w.SubmitBatch(claims...)...)
 	w.Want(verify.OutcomeLimit, w.Submit(w.claim(nil))...)
 	w.consistent()
 	w.Advance(2 * time.Minute)
