@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/creto-systems/creto/ledger/verify"
 	"github.com/creto-systems/creto/nhi"
@@ -47,6 +48,7 @@ var (
 	ErrWrongSigner = errors.New("event's agent is not the owner of the signing key")
 	ErrUnknownKind = errors.New("kind is unknown")
 	ErrWrongLog    = errors.New("event is for another ledger or log")
+	ErrNotItself   = errors.New("tenant's authority must register itself first")
 )
 
 func position(v View) registry.Position {
@@ -119,7 +121,7 @@ func refusalDetail(err error) []byte {
 
 // Authorize says who stands behind an event that a key has signed, by the same rules as Apply, for a decision at the edge
 // before the event is proposed. at is a stamp the event might get. An error is one of ErrUnknownKey, ErrWrongSigner,
-// ErrUnknownKind and ErrWrongLog; the state may have moved on by the time the event is applied, which checks again.
+// ErrUnknownKind, ErrWrongLog and ErrNotItself; the state may have moved on by the time the event is applied, which checks again.
 func (l *Log) Authorize(v View, ev *nhi.Event, key nhi.KeyID, at int64) (Authority, error) {
 	k := l.kinds[ev.Kind]
 	if k == nil {
@@ -129,11 +131,11 @@ func (l *Log) Authorize(v View, ev *nhi.Event, key nhi.KeyID, at int64) (Authori
 	if ev.LedgerID != v.LedgerID() || ev.Tenant != t.ID || !k.belongs(t.Slot) {
 		return Authority{}, ErrWrongLog
 	}
-	if selfRegistration(&t, v.NextIndex(), ev, key) {
-		return Authority{}, nil
+	self, err := l.selfRegistration(v, ev, key)
+	if self || err != nil {
+		return Authority{}, err
 	}
 	var a Authority
-	var err error
 	if a.Signer, a.System, err = l.auth.signer(v, key); err != nil {
 		return Authority{}, err
 	}
@@ -149,7 +151,7 @@ func (l *Log) Authorize(v View, ev *nhi.Event, key nhi.KeyID, at int64) (Authori
 // PublicKey returns the unpacked key to verify an envelope with. For the registration of a tenant's authority by itself it
 // is the key that the system log named.
 func (l *Log) PublicKey(v View, key nhi.KeyID) (*nhi.PublicKey, error) {
-	if t := v.Tenant(); t.Slot != SystemSlot && t.AuthorityKey == key && v.NextIndex() == 0 {
+	if t := v.Tenant(); t.Slot != SystemSlot && t.AuthorityKey == key && !authorityKnown(v, &t) {
 		row, err := l.tenantKey(v)
 		if err != nil {
 			return nil, err
@@ -173,10 +175,28 @@ func (l *Log) tenantKey(v View) (*tenantRow, error) {
 	return row, err
 }
 
-// selfRegistration: the first event of a tenant's log is its authority registering itself, with the key that the system log
-// named.
-func selfRegistration(t *Tenant, next uint64, ev *nhi.Event, key nhi.KeyID) bool {
-	return t.Slot != SystemSlot && next == 0 && ev.Kind == registry.KindRegister && key == t.AuthorityKey && ev.Agent == t.AuthorityID
+// authorityKnown says whether the tenant's authority has registered itself.
+func authorityKnown(v View, t *Tenant) bool {
+	_, err := registry.ResolveIdentity(RegistryView(v), t.AuthorityID, v.NextIndex())
+	return err == nil
+}
+
+// selfRegistration says whether the event is a tenant's authority registering itself with the key that the system log named,
+// which nobody else can vouch for. That stays possible until it has succeeded: whatever else came to stand in the log before
+// must not leave a tenant without an authority. An event that only looks like one is ErrNotItself and leaves no trace.
+func (l *Log) selfRegistration(v View, ev *nhi.Event, key nhi.KeyID) (bool, error) {
+	t := v.Tenant()
+	if t.Slot == SystemSlot || key != t.AuthorityKey || ev.Agent != t.AuthorityID || authorityKnown(v, &t) {
+		return false, nil
+	}
+	if ev.Kind != registry.KindRegister {
+		return false, nil // whose key is not registered
+	}
+	env := l.env(v, 0)
+	if _, err := registry.SelfRegistration(&env, ev.Body); err != nil {
+		return false, fmt.Errorf("%w: %w", ErrNotItself, err)
+	}
+	return true, nil
 }
 
 func (l *Log) accounts(v View) registry.Tree {

@@ -190,7 +190,6 @@ func (a *apply) event(ts *tenantState, in *incoming) (EventResult, error) {
 		_, err := nhi.DecodeEvent(payload) // again, for the reason
 		return invalid(err)
 	}
-	var err error
 	if in.kind = a.kinds[ev.Kind]; in.kind == nil {
 		return invalid(ErrUnknownKind)
 	}
@@ -198,7 +197,11 @@ func (a *apply) event(ts *tenantState, in *incoming) (EventResult, error) {
 		return invalid(ErrWrongLog)
 	}
 	v := ts.view
-	if !selfRegistration(&ts.Tenant, v.next, ev, in.env.KeyID) {
+	self, err := a.selfRegistration(v, ev, in.env.KeyID)
+	if err != nil {
+		return invalid(err)
+	}
+	if !self {
 		if in.auth.Signer, in.auth.System, err = a.auth.signer(v, in.env.KeyID); err != nil {
 			return invalid(err)
 		}

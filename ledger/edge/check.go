@@ -121,7 +121,7 @@ func (e *Edge) decide(v ledger.View, it *item) ([]ledger.Verdict, error) {
 		switch {
 		case errors.Is(err, ledger.ErrUnknownKey):
 			return nil, ErrUnauthenticated
-		case errors.Is(err, ledger.ErrWrongSigner), errors.Is(err, ledger.ErrWrongLog), errors.Is(err, ledger.ErrUnknownKind):
+		case errors.Is(err, ledger.ErrWrongSigner), errors.Is(err, ledger.ErrWrongLog), errors.Is(err, ledger.ErrUnknownKind), errors.Is(err, ledger.ErrNotItself):
 			return nil, &InvalidError{i, err}
 		case err != nil:
 			return nil, err

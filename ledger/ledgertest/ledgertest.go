@@ -181,7 +181,7 @@ func (f *Fixture) CreateTenant(tenant nhi.ID, authority, token string) *Identity
 	return a
 }
 
-// RegisterAuthority lets a tenant's authority register itself, which is the first event of the tenant's log.
+// RegisterAuthority lets a tenant's authority register itself, before which its log is of no use.
 func (f *Fixture) RegisterAuthority(tenant nhi.ID, a *Identity) {
 	f.T.Helper()
 	f.Accepted(f.Submit(f.register(tenant, a, a))...)
