@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/creto-systems/creto/ledger/verify"
-	"github.com/creto-systems/creto/nhi"
 	"github.com/creto-systems/creto/nhi/registry"
 )
 
@@ -79,7 +78,7 @@ func (s *Snapshot) EventProof(t Tenant, index uint64, at Anchor) (p *verify.Even
 		}
 	}
 	if !e.Leaf.Link.IsZero() {
-		p.Links, err = s.links(t, e.Leaf.Link, index)
+		p.Links, err = s.links(t, e.Leaf, index)
 	}
 	return p, err
 }
@@ -140,15 +139,19 @@ func (s *Snapshot) addRegistration(p *verify.EventProof, t Tenant, key *registry
 	return nil
 }
 
-// links returns the bodies of a chain, the given link first, as they were registered.
-func (s *Snapshot) links(t Tenant, leaf nhi.LinkID, asOf uint64) ([][]byte, error) {
+// links returns the bodies of the chain that a leaf names, its own link first, as they were registered; none if the link was
+// not the agent's to name: then the event was refused or flagged for it, and the links would explain nothing.
+func (s *Snapshot) links(t Tenant, leaf *verify.Leaf, asOf uint64) ([][]byte, error) {
 	v, err := s.view(t)
 	if err != nil {
 		return nil, err
 	}
-	records, err := registry.Walk(RegistryView(v), leaf, asOf)
-	if err != nil {
+	records, err := registry.Walk(RegistryView(v), leaf.Link, asOf)
+	if err != nil || len(records) == 0 {
 		return nil, nil // the event was refused because it named no chain; the leaf says so
+	}
+	if records[len(records)-1].Link.Subject != leaf.Agent {
+		return nil, nil
 	}
 	var out [][]byte
 	for _, r := range slices.Backward(records) {

@@ -389,3 +389,38 @@ func TestEpochsAroundAnInterval(t *testing.T) {
 		}
 	}
 }
+
+// TestProofOfMisusedLink shows that the proof of an event that names another agent's link, refused or flagged on the record,
+// verifies.
+func TestProofOfMisusedLink(t *testing.T) {
+	w := newWorld(t)
+	other := w.Register("other agent", registry.Agent)
+	ask := w.Want(verify.OutcomeUnauthorized, w.Submit(w.Under(w.link, other, "usage", account, countBody{N: 7}))...)
+	fact := w.Want(verify.OutcomeAcceptedFlagged, w.Submit(w.Under(w.link, other, "settle", account, countBody{N: 7, Lease: 1}))...)
+	own := w.Accepted(w.Submit(w.usage(7))...)
+	w.Seal()
+	at := w.Anchor()
+	sn := w.Read()
+	defer sn.Close()
+	tn, err := sn.Tenant(w.Tenant)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for index, chain := range map[uint64]int{ask.Index: 0, fact.Index: 0, own.Index: 2} {
+		p, err := sn.EventProof(tn, index, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, err := p.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := verify.VerifyEventProof(file, w.Trust(), verify.Options{})
+		if err != nil {
+			t.Errorf("leaf %d: %v", index, err)
+		}
+		if len(r.Subject.Chain) != chain {
+			t.Errorf("leaf %d: got chain %q, want %d members", index, r.Subject.Chain, chain)
+		}
+	}
+}

@@ -79,12 +79,17 @@ func TestVerifyAnyRefusesJunk(t *testing.T) {
 // appendSigned appends one event with the given kind, link and body.
 func (f *fixture) appendSigned(t *testing.T, kind string, body []byte, edit func(*nhi.Event)) {
 	t.Helper()
+	f.appendEdited(t, kind, body, edit, nil)
+}
+
+func (f *fixture) appendEdited(t *testing.T, kind string, body []byte, edit func(*nhi.Event), leaf func(*verify.Leaf)) {
+	t.Helper()
 	e := must[*nhi.Event](t)(nhi.DecodeEvent(must[[]byte](t)(f.Event(f.one, f.agent, kind, body))))
 	if edit != nil {
 		edit(e)
 	}
 	env := must[*nhi.Envelope](t)(nhi.SignEvent(f.agent.Key, must[[]byte](t)(e.Encode())))
-	check(t, f.Append(f.one, f.agent, env, nil, nil))
+	check(t, f.Append(f.one, f.agent, env, nil, leaf))
 }
 
 func registerBody(id nhi.ID, suite uint8, public []byte) []byte {
@@ -174,6 +179,39 @@ func TestEventProofWithChain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			wantFailure(t, r, err, verify.StepChain, verify.ClassTampering, verify.ExitSignature)
 		})
+	}
+}
+
+// TestEventProofOfMisusedLink shows that an event which named somebody else's link, and was refused or flagged for it, is no
+// evidence of tampering, while a leaf that accepts it is.
+func TestEventProofOfMisusedLink(t *testing.T) {
+	f := newFixture(t, 1)
+	human, other := f.NewID(), f.NewID()
+	root := f.link(human, other, nhi.LinkID{}, 0)
+	named := func(e *nhi.Event) { e.Link = verify.LinkID(root) }
+	codes := []verify.OutcomeCode{verify.OutcomeUnauthorized, verify.OutcomeAcceptedFlagged, verify.OutcomeAccepted}
+	for _, code := range codes {
+		f.appendEdited(t, "usage", emptyBody, named, func(l *verify.Leaf) { l.Outcome.Code = code })
+	}
+	check(t, f.Seal())
+	for i, code := range codes {
+		p := f.proof(t, f.one, 10+i)
+		p.Links = [][]byte{root}
+		r, err := verify.VerifyEventProof(encode(t, p), f.trust, verify.Options{})
+		if code == verify.OutcomeAccepted {
+			wantFailure(t, r, err, verify.StepChain, verify.ClassTampering, verify.ExitSignature)
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", code, err)
+			continue
+		}
+		if len(r.Subject.Chain) != 0 {
+			t.Errorf("%s: got chain %q, want none: the agent has none", code, r.Subject.Chain)
+		}
+		p.Links = [][]byte{f.link(human, f.NewID(), nhi.LinkID{}, 0)}
+		r, err = verify.VerifyEventProof(encode(t, p), f.trust, verify.Options{})
+		wantFailure(t, r, err, verify.StepChain, verify.ClassTampering, verify.ExitSignature)
 	}
 }
 

@@ -96,6 +96,10 @@ func (r *run) checkChain(p *parsedEvent) error {
 			return bad(fmt.Errorf("link %d is not the one that is named", i))
 		case l.ledger != p.LedgerID || l.tenant != p.Tenant:
 			return bad(fmt.Errorf("link %d is of another ledger or tenant", i))
+		case l.subject != subject && i == 0 && p.leaf.Outcome.Code != OutcomeAccepted:
+			// An agent may name any link; doing so with another's is refused, on the record.
+			r.skip(StepChain, "the leaf names a link that was given to %s, not to its agent; its outcome is %q", l.subject, p.leaf.Outcome.Code)
+			return nil
 		case l.subject != subject:
 			return bad(fmt.Errorf("link %d was given to somebody else", i))
 		case l.depth != uint64(len(p.Links)-1-i) || l.parent.IsZero() != (l.depth == 0):
