@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -26,14 +27,15 @@ func (a *Agent) connect(ctx context.Context, start func(*Job)) (acked bool, err 
 		return false, err
 	}
 	acks := make(chan uint64, window+4)
-	g.Go(func() error { return a.send(ctx, stream, acks) })
+	var reg registrations
+	g.Go(func() error { return a.send(ctx, stream, &reg, acks) })
 	g.Go(func() error {
 		for {
 			m, err := stream.Recv()
 			if err != nil {
 				return err
 			}
-			if err := a.receive(ctx, m, start, acks); err != nil {
+			if err := a.receive(ctx, m, start, &reg, acks); err != nil {
 				return err
 			}
 			acked = acked || m.GetAck() != nil
@@ -43,9 +45,15 @@ func (a *Agent) connect(ctx context.Context, start func(*Job)) (acked bool, err 
 	return acked, err
 }
 
+// registrations counts those of one stream, which are acknowledged in their order, by the sequence number 0 all of them.
+type registrations struct {
+	sent, acked atomic.Int64
+	goodbye     atomic.Int64 // number of the one that says the node leaves; 0 = not sent
+}
+
 // send is the only sender of a stream: the hello, what the node offers, again before that ends, and reports in the order of
 // their numbers.
-func (a *Agent) send(ctx context.Context, stream cretov1.SandboxService_ConnectClient, acks <-chan uint64) error {
+func (a *Agent) send(ctx context.Context, stream cretov1.SandboxService_ConnectClient, reg *registrations, acks <-chan uint64) error {
 	offer := a.offer(a.backends)
 	hello := &cretov1.NodeHello{
 		NodeId: a.cfg.Node[:], Tenant: a.cfg.Tenant[:], Acknowledged: a.spool.Acknowledged(), Capacity: uint32(offer.Capacity),
@@ -63,7 +71,7 @@ func (a *Agent) send(ctx context.Context, stream cretov1.SandboxService_ConnectC
 	select {
 	case <-leaving:
 	default:
-		if err := a.register(stream, offer); err != nil {
+		if err := a.register(stream, reg, offer); err != nil {
 			return err
 		}
 	}
@@ -91,13 +99,14 @@ func (a *Agent) send(ctx context.Context, stream cretov1.SandboxService_ConnectC
 		case <-acks:
 			inFlight--
 		case <-renew.C:
-			if err := a.register(stream, offer); err != nil {
+			if err := a.register(stream, reg, offer); err != nil {
 				return err
 			}
 		case <-leaving:
 			leaving = nil
 			offer.Capacity = 0
-			if err := a.register(stream, offer); err != nil {
+			reg.goodbye.Store(reg.sent.Load() + 1)
+			if err := a.register(stream, reg, offer); err != nil {
 				return err
 			}
 		case <-ctx.Done():
@@ -115,7 +124,7 @@ func end(err error) error {
 }
 
 // register tells the ledger what the node offers. Nothing of it is kept: what a node offers is true while it says so.
-func (a *Agent) register(stream cretov1.SandboxService_ConnectClient, offer *kind.NodeBody) error {
+func (a *Agent) register(stream cretov1.SandboxService_ConnectClient, reg *registrations, offer *kind.NodeBody) error {
 	body, err := offer.Encode()
 	if err != nil {
 		return err
@@ -136,6 +145,7 @@ func (a *Agent) register(stream cretov1.SandboxService_ConnectClient, offer *kin
 	if err != nil {
 		return err
 	}
+	reg.sent.Add(1)
 	return end(stream.Send(reportMessage(0, raw)))
 }
 
@@ -169,7 +179,7 @@ func marshal(tenant nhi.ID, env *nhi.Envelope, addenda [][]nhi.Addendum) ([]byte
 }
 
 // receive acts on one message of the server.
-func (a *Agent) receive(ctx context.Context, m *cretov1.ServerMessage, start func(*Job), acks chan<- uint64) error {
+func (a *Agent) receive(ctx context.Context, m *cretov1.ServerMessage, start func(*Job), reg *registrations, acks chan<- uint64) error {
 	if alloc := m.GetAllocation(); alloc != nil {
 		j, err := jobOf(alloc, a.cfg.Tenant)
 		if err != nil {
@@ -187,10 +197,8 @@ func (a *Agent) receive(ctx context.Context, m *cretov1.ServerMessage, start fun
 		if ack.GetError() != "" {
 			a.log.ErrorContext(ctx, "registration refused", "reason", ack.GetError())
 		}
-		select {
-		case <-a.leaving:
+		if n, bye := reg.acked.Add(1), reg.goodbye.Load(); bye != 0 && n >= bye {
 			signal(a.left)
-		default:
 		}
 		return nil
 	}
