@@ -28,7 +28,7 @@ func TestTree(t *testing.T) {
 // the end: a direct import is only the first step.
 func TestLinks(t *testing.T) {
 	server := []string{"github.com/hashicorp/raft", "github.com/hashicorp/raft-wal", "github.com/cockroachdb/pebble", "github.com/cockroachdb/pebble/v2"}
-	for _, dir := range []string{"meter/enforce", "sdk/go", "ledger/verify", "nhi"} {
+	for _, dir := range []string{"meter/enforce", "sdk/go", "ledger/verify", "nhi", "meter/kind", "oversight/kind", "sandbox/kind", "sandbox/node", "sandbox/bubblewrap", "sandbox/oci"} {
 		t.Run(dir, func(t *testing.T) {
 			if files, err := filepath.Glob(filepath.Join(root, dir, "*.go")); err != nil || len(files) == 0 {
 				t.Skipf("%s holds no Go", dir)
