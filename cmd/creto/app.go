@@ -126,6 +126,7 @@ func noArgs(c *cobra.Command, args []string) error {
 		return nil
 	}
 	err := fmt.Errorf("unknown command or argument %q", args[0])
+	c.SuggestionsMinimumDistance = 2
 	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
 		return usageError(err, "did you mean "+strings.Join(near, " or ")+"?")
 	}

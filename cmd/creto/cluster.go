@@ -69,6 +69,31 @@ A new node: creto cluster token, creto cluster join on its machine, creto cluste
 		a.clusterTransferCmd(), a.clusterRenewCmd())
 }
 
+// leaderCall is call with a connection to the leader: what changes the cluster itself is not forwarded, and not repeated.
+func (a *app) leaderCall(ctx context.Context, fn func(ctx context.Context, c *creto.Client) error) error {
+	addrs := a.settings.addrs
+	defer func() { a.settings.addrs = addrs }()
+	for _, addr := range addrs {
+		a.settings.addrs = []string{addr}
+		var leads bool
+		err := a.call(ctx, func(ctx context.Context, c *creto.Client) error {
+			ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+			defer cancel()
+			r, err := cretov1.NewClusterServiceClient(c).Status(ctx, &cretov1.StatusRequest{})
+			leads = err == nil && r.GetLeaderId() != "" && r.GetLeaderId() == r.GetNodeId()
+			return err
+		})
+		if err != nil && !creto.Unavailable(err) {
+			return err
+		}
+		if leads {
+			return a.call(ctx, fn)
+		}
+	}
+	a.settings.addrs = addrs
+	return a.call(ctx, fn)
+}
+
 func (a *app) clusterStatusCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Short: "Show the cluster as one node sees it", Args: noArgs,
@@ -265,7 +290,15 @@ func (a *app) clusterMemberCmd(use string, op ledger.MemberOp, short, example st
 			if err != nil {
 				return usageError(err)
 			}
-			return a.act(c.Context(), byAdmin, func(ctx context.Context, w *actor) error {
+			k, signer, err := a.signer(byAdmin)
+			if err != nil {
+				return err
+			}
+			return a.leaderCall(c.Context(), func(ctx context.Context, cl *creto.Client) error {
+				w, err := a.actAs(ctx, cl, k, signer)
+				if err != nil {
+					return err
+				}
 				s, err := w.Sign(ledger.KindMember, body)
 				if err != nil {
 					return err
@@ -317,7 +350,7 @@ func (a *app) clusterTransferCmd() *cobra.Command {
 		Long:    "Ask the leader to hand over to the voter that is furthest ahead: before its machine is stopped, for example.",
 		Example: "  creto cluster transfer",
 		RunE: func(c *cobra.Command, _ []string) error {
-			return a.call(c.Context(), func(ctx context.Context, cl *creto.Client) error {
+			return a.leaderCall(c.Context(), func(ctx context.Context, cl *creto.Client) error {
 				r, err := cretov1.NewClusterServiceClient(cl).TransferLeadership(ctx, &cretov1.TransferLeadershipRequest{})
 				if err != nil {
 					return err

@@ -11,7 +11,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/creto-systems/creto/consensus"
 	"github.com/creto-systems/creto/ledger/verify"
+	oversight "github.com/creto-systems/creto/oversight/kind"
 	creto "github.com/creto-systems/creto/sdk/go"
 )
 
@@ -69,7 +71,11 @@ func exitTable() string {
 	for _, e := range exitCodes {
 		fmt.Fprintf(&b, "| %d | %s | %s | %s |\n", e.code, e.name, e.meaning, e.next)
 	}
-	b.WriteString("\nOutcomes of events (docs/formats.md) end a command like this:\n\n| outcome | code |\n|---|---|\n")
+	b.WriteString("\n`creto server` also ends with these, for its supervisor:\n\n| code | meaning | restart |\n|---|---|---|\n")
+	fmt.Fprintf(&b, "| %d | The disk of the log or its metadata failed, or did not answer. | yes, on a healthy disk |\n", consensus.ExitStorage)
+	fmt.Fprintf(&b, "| %d | The state machine returned an error: the log holds the evidence. | yes |\n", consensus.ExitStateMachine)
+	fmt.Fprintf(&b, "| %d | The node is no longer a member of the cluster. | no |\n", consensus.ExitRemoved)
+	b.WriteString("\nOutcomes of events (docs/formats.md) end a command like this; for the `approval` commands, expired and closed are 5:\n\n| outcome | code |\n|---|---|\n")
 	for c := verify.OutcomeCode(0); !strings.HasPrefix(c.String(), "outcome-"); c++ {
 		fmt.Fprintf(&b, "| %s | %d |\n", c, exitOfOutcome(c))
 	}
@@ -213,6 +219,10 @@ func explainRefusal(f *failure, r *creto.RefusedError) {
 			switch r.Result.Outcome {
 			case verify.OutcomeExpired, verify.OutcomeClosed:
 				f.code = exitApproval
+			case verify.OutcomeNotFound:
+				if r.Kind == oversight.Request { // what is not found is a policy that wants the action approved
+					f.code = exitRefused
+				}
 			}
 		}
 	}
