@@ -1,14 +1,12 @@
 package ledger
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"time"
 
 	"github.com/creto-systems/creto/nhi"
 )
@@ -111,14 +109,16 @@ func (a *apply) erase(ts *tenantState, index, by uint64) error {
 	}
 	row := binary.BigEndian.AppendUint64([]byte{rowVersion}, by)
 	a.x.set(key, binary.BigEndian.AppendUint64(row, a.entry.Index))
+	a.x.blind(purgeKey(nil, a.entry.Index, ts.Slot, index), []byte{rowVersion})
+	a.erased = true
 	return nil
 }
 
 // Erasure says where the addenda of a leaf were erased.
 type Erasure struct {
 	Index uint64 // leaf of the erasure, in the same log
-	// RaftIndex is the command that erased. The erasure is complete when neither a retained Raft log nor a backup reaches back
-	// to before it: those hold ciphertext and the wrapped key.
+	// RaftIndex is the command that erased. The erasure is complete when Log.Purged says so on every node, and neither a
+	// retained Raft log nor a backup reaches back to before it: those hold ciphertext and the wrapped key.
 	RaftIndex uint64
 }
 
@@ -127,49 +127,4 @@ func decodeErasure(b []byte) (Erasure, error) {
 		return Erasure{}, corrupt("erasure of %d bytes", len(b))
 	}
 	return Erasure{Index: binary.BigEndian.Uint64(b[1:]), RaftIndex: binary.BigEndian.Uint64(b[9:])}, nil
-}
-
-// purgePoll is how often Purge looks whether what it waits for has happened.
-const purgePoll = 5 * time.Millisecond
-
-// Purge rewrites the files that hold addenda of leaves from to to (inclusive) of a tenant's log and returns when the files
-// they replace are deleted: the bytes of erased addenda are then gone from the state store. It waits for snapshots that were
-// opened before it to be closed, as they still show what was erased; ctx bounds the wait.
-func (l *Log) Purge(ctx context.Context, slot uint32, from, to uint64) error {
-	if err := l.Sync(); err != nil {
-		return fmt.Errorf("purge erased addenda: %w", err)
-	}
-	applied := l.applied.Load()
-	if err := poll(ctx, func() bool { return l.oldestSnapshot() >= applied }); err != nil {
-		return fmt.Errorf("purge erased addenda: wait for open snapshots: %w", err)
-	}
-	for _, t := range [...]Table{tableAddenda, tableKeyring} {
-		lo := indexKey(nil, t, slot, from)
-		hi := append(indexKey(nil, t, slot, to), 0xff)
-		if err := l.db.Compact(ctx, lo, hi, false); err != nil {
-			return fmt.Errorf("purge erased addenda: %w", err)
-		}
-	}
-	err := poll(ctx, func() bool {
-		m := l.db.Metrics()
-		return m.Table.ObsoleteCount == 0 && m.Table.ZombieCount == 0
-	})
-	if err != nil {
-		return fmt.Errorf("purge erased addenda: wait for deletion of files: %w", err)
-	}
-	return nil
-}
-
-// poll waits until done says so.
-func poll(ctx context.Context, done func() bool) error {
-	tick := time.NewTicker(purgePoll)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
-	return nil
 }

@@ -49,6 +49,7 @@ type apply struct {
 	touched []*tenantState
 	entry   Entry
 	fresh   map[compact.NodeID][]byte // nodes of the heads tree that seals of this Apply have made
+	erased  bool                      // there is something to purge
 }
 
 // maxBatchBytes is how much command data one store batch takes, unless a single command is larger: a node that catches up
@@ -294,6 +295,12 @@ func (a *apply) commit() error {
 	a.applied.Store(a.meta.applied)
 	a.trim()
 	a.notify()
+	if a.erased {
+		select {
+		case a.erasures <- struct{}{}:
+		default:
+		}
+	}
 	return nil
 }
 

@@ -1,5 +1,15 @@
 package ledger
 
+import "context"
+
+// CompactAll moves every row down to the lowest level.
+func (l *Log) CompactAll(ctx context.Context) error {
+	if err := l.Sync(); err != nil {
+		return err
+	}
+	return l.db.Compact(ctx, []byte{0}, []byte{0xff}, false)
+}
+
 // Rows returns every row of the state store but where the Raft log stands, for comparing two stores key by key.
 func (l *Log) Rows() (map[string]string, error) {
 	it, err := l.db.NewIter(nil)

@@ -57,6 +57,10 @@ type Log struct {
 	openMu sync.Mutex
 	open   map[uint64]int // guarded by openMu; open snapshots by the applied index they were opened at
 
+	erasures chan struct{} // capacity 1: something was erased
+	purgeMu  sync.Mutex    // held by PurgeErased
+	purged   atomic.Pointer[purgeMark]
+
 	watchMu sync.Mutex
 	watch   chan struct{} // guarded by watchMu; closed by the next Apply
 }
@@ -108,7 +112,9 @@ func Open(cfg Config) (*Log, error) {
 	if cfg.MaxTenants == 0 {
 		cfg.MaxTenants = 4096
 	}
-	l := &Log{cfg: cfg, tenants: make(map[uint32]*tenantState), open: make(map[uint64]int), watch: make(chan struct{})}
+	l := &Log{
+		cfg: cfg, tenants: make(map[uint32]*tenantState), open: make(map[uint64]int), watch: make(chan struct{}), erasures: make(chan struct{}, 1),
+	}
 	l.auth = newAuthority()
 	if err := l.addKinds(slices.Concat(l.ownKinds(), cfg.Kinds)); err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
@@ -121,6 +127,9 @@ func Open(cfg Config) (*Log, error) {
 	}
 	l.db = db
 	if err := l.load(); err != nil {
+		return nil, fmt.Errorf("open ledger: %w", errors.Join(err, db.Close()))
+	}
+	if err := l.loadPurgeMark(); err != nil {
 		return nil, fmt.Errorf("open ledger: %w", errors.Join(err, db.Close()))
 	}
 	return l, nil
@@ -252,6 +261,11 @@ func (l *Log) Sync() error {
 	if err := l.usable(); err != nil {
 		return err
 	}
+	return l.flush()
+}
+
+// flush is Sync for a caller that holds mu.
+func (l *Log) flush() error {
 	if err := l.db.Flush(); err != nil {
 		return l.breakDown(&FatalError{Op: "flush state store", Err: err})
 	}

@@ -31,6 +31,7 @@ const (
 	tableTokens   Table = 0x14 // read tokens: SHA-256 → expiry
 	tableJoin     Table = 0x15 // slot 0: join tokens: SHA-256 → role, expiry, redeemer
 	tableMembers  Table = 0x16 // slot 0: node id → role, cosigning keys, membership
+	tablePurge    Table = 0x17 // slot 0: Raft index, slot, erased index → present: what PurgeErased has to do, in order
 
 	firstForeignTable Table = 0x20
 )
@@ -77,6 +78,13 @@ func tileKey(dst []byte, slot uint32, level int, tile uint64) []byte {
 
 func ordinalKey(dst []byte, t Table, slot uint32, index uint64, ordinal int) []byte {
 	return append(indexKey(dst, t, slot, index), byte(ordinal))
+}
+
+// purgeKey appends the key of an erasure in the order of commands.
+func purgeKey(dst []byte, raft uint64, slot uint32, index uint64) []byte {
+	dst = indexKey(dst, tablePurge, SystemSlot, raft)
+	dst = binary.BigEndian.AppendUint32(dst, slot)
+	return binary.BigEndian.AppendUint64(dst, index)
 }
 
 func requestKey(dst []byte, slot uint32, signer nhi.ID, id [16]byte) []byte {

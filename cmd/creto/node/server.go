@@ -292,6 +292,7 @@ func (s *Server) Run(ctx context.Context) error {
 	task("verification", s.pool.Run)
 	task("edge", s.edge.Run)
 	task("publisher", s.publisher.Run)
+	task("erasure", s.ledger.RunPurge)
 	task("leader's duties", s.duties)
 	task("certificates", s.renewal)
 	task("readiness", s.readiness)
