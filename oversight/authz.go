@@ -12,7 +12,7 @@ import (
 	"github.com/creto-systems/creto/oversight/kind"
 )
 
-// ErrNoRequest: a claim names a request that does not exist in the view it is judged in. Such an event is refused without a
+// ErrNoRequest says: a claim names a request that does not exist in the view it is judged in. Such an event is refused without a
 // leaf, because there is no question that a policy could be asked about it.
 var ErrNoRequest = errors.New("approval request does not exist")
 

@@ -51,7 +51,7 @@ type service struct {
 
 var _ cretov1.OversightServiceServer = (*service)(nil)
 
-// ErrNoApproval: there is no request with this id.
+// ErrNoApproval says: there is no request with this id.
 var ErrNoApproval = errors.New("approval request does not exist")
 
 func toStatus(err error) error {

@@ -99,7 +99,6 @@ type demo struct {
 	traffic demoTraffic
 	payment demoPayment
 	run     demoRun // in the sandbox
-	erased  uint64  // index of the registration whose name was erased
 	audit   demoAudit
 }
 

@@ -35,7 +35,6 @@ const (
 // demoAudit is what the audit needs besides its files.
 type demoAudit struct {
 	proofs []string // names of the proof files
-	spot   int64    // offset in the log file: last byte of the amount of a usage leaf
 }
 
 // eraseName erases the name of one human and shows what remains.

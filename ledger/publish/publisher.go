@@ -229,7 +229,7 @@ func (p *Publisher) sign() error {
 				head.Size, root, last.Size, last.Root)
 		}
 	}
-	m := mark{head.Epoch, head.Size, head.Root}
+	m := mark(head)
 	if m != last {
 		// If we crash after this line, nothing was signed and the same head is signed after the restart.
 		if err := p.store.put(keyMark, &m); err != nil {

@@ -25,7 +25,7 @@ func (e *EquivocationError) Error() string {
 // ErrCosignature is what a cosignature that does not count matches with errors.Is.
 var ErrCosignature = errors.New("cosignature does not count")
 
-// ErrDiverged: a majority of the voters has signed another root than this node computed. This node must stop.
+// ErrDiverged means that a majority of the voters has signed another root than this node computed. This node must stop.
 var ErrDiverged = errors.New("the quorum has another root than this node")
 
 // addLocked keeps the newest cosignatures of each voter. However many a voter sends, only its own are displaced.
