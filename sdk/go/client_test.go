@@ -120,7 +120,7 @@ func TestOnlyNodesAreBelieved(t *testing.T) {
 	}
 	for name, addr := range map[string]string{
 		"another CA": startNode(t, other, spiffe.RoleNode, register),
-		"a sandbox node": startNode(t, ca, spiffe.RoleSandbox, register),
+		"a service":  startNode(t, ca, spiffe.RoleService, register),
 	} {
 		_, err := newAgent(t, dial(t, ca, Options{Addrs: []string{addr}, Attempts: 1})).Usage(t.Context(), used)
 		if err == nil {

@@ -77,9 +77,11 @@ func startNode(t testing.TB, ca *spiffe.CA, role spiffe.Role, register func(*grp
 	if err != nil {
 		t.Fatal(err)
 	}
-	svid, err := ca.NewSVID(spiffe.Order{
-		Principal: spiffe.Principal{TrustDomain: testDomain, System: true, Role: role, ID: id}, TTL: time.Hour, IPs: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}, time.Now())
+	principal := spiffe.Principal{TrustDomain: testDomain, System: true, Role: role, ID: id}
+	if role != spiffe.RoleNode {
+		principal.System, principal.Tenant = false, nhi.ID{1}
+	}
+	svid, err := ca.NewSVID(spiffe.Order{Principal: principal, TTL: time.Hour, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
