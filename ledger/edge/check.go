@@ -19,6 +19,7 @@ type item struct {
 	verdicts []ledger.Verdict // by event; nil when no kind wants one
 	sealed   [][]ledger.SealedAddendum
 	size     int
+	refused  int // events that Apply will refuse, as things stand
 
 	answer chan answer // capacity 1
 }
@@ -50,7 +51,7 @@ func (e *Edge) check(tenant nhi.ID, sub *Submission, before *item) (*item, error
 		}
 		next = *it
 		next.answer = make(chan answer, 1)
-		next.verdicts, err = e.decide(v, it)
+		next.verdicts, next.refused, err = e.decide(v, it)
 		return err
 	}); err != nil {
 		return nil, err
@@ -113,35 +114,40 @@ func (e *Edge) authenticate(v ledger.View, tenant nhi.ID, sub *Submission) (*ite
 }
 
 // decide resolves who stands behind every event and asks policy about those whose kind wants a verdict. A batch mostly
-// repeats one question; the Authorizer may know that, the edge does not.
-func (e *Edge) decide(v ledger.View, it *item) ([]ledger.Verdict, error) {
-	var verdicts []ledger.Verdict
+// repeats one question; the Authorizer may know that, the edge does not. refused counts the events that Apply will refuse.
+func (e *Edge) decide(v ledger.View, it *item) (verdicts []ledger.Verdict, refused int, err error) {
 	for i, ev := range it.events {
 		authority, err := e.cfg.State.Authorize(v, ev, it.key, e.cfg.Now())
 		switch {
 		case errors.Is(err, ledger.ErrUnknownKey):
-			return nil, ErrUnauthenticated
+			return nil, 0, ErrUnauthenticated
 		case errors.Is(err, ledger.ErrWrongSigner), errors.Is(err, ledger.ErrWrongLog), errors.Is(err, ledger.ErrUnknownKind), errors.Is(err, ledger.ErrNotItself):
-			return nil, &InvalidError{i, err}
+			return nil, 0, &InvalidError{i, err}
 		case err != nil:
-			return nil, err
+			return nil, 0, err
 		}
 		// What has no authority now is refused by Apply, on the record; policy has no say in it.
 		if authority.Refused != registry.OK || authority.Signer == nil ||
 			!ledger.NeedsVerdict(&it.kinds[i], authority.Signer.Identity.Type) {
+			if refusedAsk(v, &it.kinds[i], ev, it.key, &authority, new(ledger.Verdict)) {
+				refused++
+			}
 			continue
 		}
 		verdict, err := e.cfg.Authorizer.Authorize(v, ev, authority)
 		if err != nil {
-			return nil, &InvalidError{i, err}
+			return nil, 0, &InvalidError{i, err}
 		}
 		if verdicts == nil {
 			verdicts = make([]ledger.Verdict, len(it.events))
 		}
 		verdict.Epochs = v.Epochs()
 		verdicts[i] = verdict
+		if refusedAsk(v, &it.kinds[i], ev, it.key, &authority, &verdict) {
+			refused++
+		}
 	}
-	return verdicts, nil
+	return verdicts, refused, nil
 }
 
 // seal encrypts the addenda: what is proposed, stored and backed up is ciphertext.

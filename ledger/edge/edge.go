@@ -71,6 +71,10 @@ type Config struct {
 	Workers    *nhi.VerifyPool
 	Now        func() int64 // the node's clock, Unix nanoseconds: the proposed time of commands
 
+	// RefusalRate and RefusalBurst bound the leaves that refusals of one key make in one tenant's log; optional:
+	// DefaultRefusalRate per second and DefaultRefusalBurst at once.
+	RefusalRate, RefusalBurst int
+
 	// Signed receipts: the answering node's id and composite key.
 	Node     nhi.ID
 	NodeKey  nhi.Signer
@@ -94,9 +98,10 @@ type Result struct {
 
 // Edge takes events in on one node.
 type Edge struct {
-	cfg    Config
-	bytes  atomic.Int64 // waiting or under way
-	flying chan struct{}
+	cfg      Config
+	refusals *refusals
+	bytes    atomic.Int64 // waiting or under way
+	flying   chan struct{}
 
 	mu     sync.Mutex
 	queues map[nhi.ID]*queue
@@ -107,11 +112,18 @@ type Edge struct {
 
 // New returns an Edge; Run must be running for Submit to answer.
 func New(cfg Config) *Edge {
+	if cfg.RefusalRate <= 0 {
+		cfg.RefusalRate = DefaultRefusalRate
+	}
+	if cfg.RefusalBurst <= 0 {
+		cfg.RefusalBurst = DefaultRefusalBurst
+	}
 	return &Edge{
-		cfg:    cfg,
-		flying: make(chan struct{}, maxCommandsFlying),
-		queues: make(map[nhi.ID]*queue),
-		wake:   make(chan struct{}, 1),
+		cfg:      cfg,
+		refusals: newRefusals(cfg.RefusalRate, cfg.RefusalBurst),
+		flying:   make(chan struct{}, maxCommandsFlying),
+		queues:   make(map[nhi.ID]*queue),
+		wake:     make(chan struct{}, 1),
 	}
 }
 
@@ -180,6 +192,7 @@ func bound(subs []Submission) error {
 // one takes one envelope through all steps, again while its verdicts are stale.
 func (e *Edge) one(ctx context.Context, tenant nhi.ID, sub *Submission) ([]Result, error) {
 	var checked *item
+	taken := 0           // refusals that were counted already
 	var results []Result // of the first round; later rounds fill in what was stale
 	// Whoever has to come again anyway learns so before the node has verified anything for it.
 	if e.full(tenant, len(sub.Envelope.Payloads)) {
@@ -194,6 +207,12 @@ func (e *Edge) one(ctx context.Context, tenant nhi.ID, sub *Submission) ([]Resul
 		}
 		if err != nil {
 			return refused(sub, err)
+		}
+		if more := checked.refused - taken; more > 0 {
+			if err := e.refusals.take(refuser{tenant, checked.key}, more, e.cfg.Now()); err != nil {
+				return nil, fmt.Errorf("submit: %w", err)
+			}
+			taken += more
 		}
 		round, err := e.enqueue(ctx, checked)
 		if err != nil {

@@ -49,6 +49,7 @@ type world struct {
 	before   func() // called before each command is applied
 	fail     atomic.Bool
 	applied  atomic.Int64 // commands
+	now      atomic.Int64 // the node's clock
 	mu       sync.Mutex   // guards the ledger's Apply
 }
 
@@ -147,10 +148,16 @@ func (f forward) Forward(ctx context.Context, tenant nhi.ID, subs []edge.Submiss
 	return f.w.edge.SubmitHere(ctx, tenant, subs)
 }
 
+const (
+	refusalRate  = 2
+	refusalBurst = 5
+)
+
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{Fixture: ledgertest.New(t, noteKind()), commands: make(chan command, 1024)}
+	w := &world{Fixture: ledgertest.New(t, noteKind(), factKind()), commands: make(chan command, 1024)}
 	w.leading.Store(true)
+	w.now.Store(ledgertest.Start.UnixNano())
 	kek, err := ledger.NewFileKEK(make([]byte, 32), ledgertest.Random("kek"))
 	if err != nil {
 		t.Fatal(err)
@@ -158,8 +165,9 @@ func newWorld(t *testing.T) *world {
 	workers := nhi.NewVerifyPool(2)
 	w.edge = edge.New(edge.Config{
 		State: w, Proposer: w, Authorizer: policy{w}, Forwarder: forward{w}, KEK: kek, Random: ledgertest.Random("seal"),
-		Workers: workers, Now: func() int64 { return ledgertest.Start.UnixNano() },
+		Workers: workers, Now: w.now.Load,
 		Node: w.Node.ID, NodeKey: w.Node.Key, LedgerID: func() nhi.Digest { return w.LedgerID }, Logger: slog.New(slog.DiscardHandler),
+		RefusalRate: refusalRate, RefusalBurst: refusalBurst,
 	})
 	return w
 }
