@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -49,8 +51,10 @@ type world struct {
 	before   func() // called before each command is applied
 	fail     atomic.Bool
 	applied  atomic.Int64 // commands
+	proposed atomic.Int64 // envelopes
 	now      atomic.Int64 // the node's clock
 	mu       sync.Mutex   // guards the ledger's Apply
+	order    []nhi.ID     // tenants of the commands that were applied; of the apply goroutine until that has ended
 }
 
 type command struct {
@@ -67,6 +71,9 @@ func (w *world) Leading() bool { return w.leading.Load() }
 
 func (w *world) Propose(data []byte) func(context.Context) (any, error) {
 	c := command{data, make(chan result, 1)}
+	if d, err := ledger.DecodeCommand(data); err == nil {
+		w.proposed.Add(int64(len(d.Envelopes)))
+	}
 	select {
 	case w.commands <- c:
 	default:
@@ -94,6 +101,9 @@ func (w *world) apply(ctx context.Context) {
 			if w.fail.Load() {
 				c.done <- result{err: errors.New("leadership lost")}
 				continue
+			}
+			if d, err := ledger.DecodeCommand(c.data); err == nil {
+				w.order = append(w.order, d.Tenant)
 			}
 			w.mu.Lock()
 			out, err := w.Log.Apply([]ledger.Entry{{Index: w.Log.AppliedIndex() + 1, Term: 1, Data: c.data}})
@@ -410,5 +420,55 @@ func TestGroups(t *testing.T) {
 	}
 	if got := w.applied.Load(); got >= n {
 		t.Errorf("commands: got %d for %d events, want fewer", got, n)
+	}
+}
+
+// TestFloodDelaysOthersByOneCommand shows fairness from end to end: a tenant with one event waits for the commands that are on
+// their way already, and one more, however much another tenant has waiting.
+func TestFloodDelaysOthersByOneCommand(t *testing.T) {
+	w := newWorld(t)
+	loud := w.Register("loud", registry.Human)
+	quietTenant := ledgertest.ID("quiet tenant")
+	authority := w.CreateTenant(quietTenant, "quiet authority", "token")
+	quiet := w.RegisterIn(quietTenant, authority, "quiet", registry.Human)
+	const batches, events = 40, 256
+	var flood []edge.Submission
+	for range batches {
+		var b []ledgertest.Signed
+		for range events {
+			b = append(b, w.Event(loud, kindNote, map[uint64][]byte{1: make([]byte, 200)}))
+		}
+		flood = append(flood, submission(t, w.SignBatch(b...)))
+	}
+	one := w.Event(quiet, kindNote, map[uint64]uint64{})
+	one.Event.Tenant = quietTenant
+	gate := make(chan struct{})
+	w.before = func() { <-gate }
+	w.start()
+	done := make(chan error, 2)
+	go func() {
+		_, err := w.edge.Submit(t.Context(), w.Tenant, flood)
+		done <- err
+	}()
+	// The places are taken and the rest waits.
+	for w.edge.Waiting() == 0 || w.edge.Waiting()+int(w.proposed.Load())*events != batches*events {
+		runtime.Gosched()
+	}
+	go func() {
+		_, err := w.edge.Submit(t.Context(), quietTenant, []edge.Submission{submission(t, w.Sign(one))})
+		done <- err
+	}()
+	for _, tenants := w.edge.Load(); tenants != 2; _, tenants = w.edge.Load() {
+		runtime.Gosched()
+	}
+	close(gate)
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := slices.Index(w.order, quietTenant)
+	if at < 0 || at > 17 || at == len(w.order)-1 {
+		t.Errorf("the quiet tenant's command is number %d of %d, want at most 17 and not the last", at, len(w.order))
 	}
 }
