@@ -9,8 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/creto-systems/creto/ledger"
 	"github.com/creto-systems/creto/ledger/verify"
 	"github.com/creto-systems/creto/nhi"
@@ -135,7 +133,8 @@ func (e *Edge) Load() (bytes int64, tenants int) {
 }
 
 // Submit commits the envelopes and returns one result per event, in order. On a follower it asks the leader. An error is
-// about the whole call: see the errors of this package; some of the envelopes may then have been committed.
+// about every envelope of the call: see the errors of this package. If it is about some of them only, their events are
+// Invalid where these bytes will not do, and otherwise Stale, with the reason: the same bytes may be sent again.
 func (e *Edge) Submit(ctx context.Context, tenant nhi.ID, subs []Submission) ([]Result, error) {
 	if err := bound(subs); err != nil {
 		return nil, err
@@ -154,23 +153,56 @@ func (e *Edge) SubmitHere(ctx context.Context, tenant nhi.ID, subs []Submission)
 	if !e.cfg.Proposer.Leading() {
 		return nil, fmt.Errorf("submit: %w", ErrUnavailable)
 	}
-	out := make([][]Result, len(subs))
-	g, gctx := errgroup.WithContext(ctx)
+	out, errs := make([][]Result, len(subs)), make([]error, len(subs))
+	var wg sync.WaitGroup
 	for i := range subs {
-		g.Go(func() error {
-			r, err := e.one(gctx, tenant, &subs[i])
-			out[i] = r
-			return err
-		})
+		wg.Go(func() { out[i], errs[i] = e.one(ctx, tenant, &subs[i]) })
 	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
+	wg.Wait()
+	return e.together(subs, out, errs)
+}
+
+// together makes one answer of those to the envelopes of a call. An error of one envelope must not take away what became of
+// the others: they are committed, and their receipts are not given twice. So it is the call's only if no envelope has results.
+func (e *Edge) together(subs []Submission, out [][]Result, errs []error) ([]Result, error) {
 	var results []Result
-	for _, r := range out {
-		results = append(results, r...)
+	first, some := error(nil), false
+	for i, err := range errs {
+		if err == nil {
+			some = true
+		} else if first == nil {
+			first = err
+		}
+		results = append(results, out[i]...)
+		if err != nil {
+			results = append(results, e.failed(&subs[i], err)...)
+		}
+	}
+	if !some {
+		return nil, first
 	}
 	return results, nil
+}
+
+// failed says of every event of an envelope what an error about the whole of it says: invalid if these bytes will not do,
+// otherwise stale, for they may be sent again.
+func (e *Edge) failed(sub *Submission, err error) []Result {
+	r := Result{Reason: ErrUnavailable.Error()}
+	r.State = ledger.Stale
+	switch {
+	case errors.Is(err, ErrUnauthenticated):
+		r.State, r.Outcome, r.Reason = ledger.Invalid, verify.OutcomeInvalid, ErrUnauthenticated.Error()
+	case errors.Is(err, ErrPushback):
+		r.Reason = err.Error()
+	case errors.Is(err, ErrUnavailable):
+	default:
+		e.cfg.Logger.Error("envelope was not answered", "err", err)
+	}
+	results := make([]Result, len(sub.Envelope.Payloads))
+	for i := range results {
+		results[i] = r
+	}
+	return results
 }
 
 // bound holds a call against what can be said without looking at signatures.

@@ -472,3 +472,34 @@ func TestFloodDelaysOthersByOneCommand(t *testing.T) {
 		t.Errorf("the quiet tenant's command is number %d of %d, want at most 17 and not the last", at, len(w.order))
 	}
 }
+
+// TestErrorOfOneEnvelope shows that an envelope that fails as a whole does not take away the results of the others.
+func TestErrorOfOneEnvelope(t *testing.T) {
+	w := newWorld(t)
+	human := w.Register("human", registry.Human)
+	thief := w.Register("thief", registry.Human)
+	w.Accepted(w.Submit(w.Event(w.Authority, registry.KindRevoke, &registry.StatusBody{ID: thief.ID}))...)
+	stranger := ledgertest.NewIdentity(t, "stranger", registry.Human)
+	note := func(who *ledgertest.Identity) ledgertest.Signed { return w.Event(who, kindNote, map[uint64]uint64{}) }
+	w.start()
+	for range refusalBurst {
+		if _, err := w.submitOne(note(thief)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	good, batch := submission(t, w.Sign(note(human))), submission(t, w.SignBatch(note(stranger), note(stranger)))
+	limited := submission(t, w.Sign(note(thief)))
+	r, err := w.edge.Submit(t.Context(), w.Tenant, []edge.Submission{batch, good, limited})
+	if err != nil || len(r) != 4 {
+		t.Fatalf("got %d results, %v, want 4", len(r), err)
+	}
+	for i, want := range []ledger.EventState{ledger.Invalid, ledger.Invalid, ledger.Sequenced, ledger.Stale} {
+		if r[i].State != want || (r[i].Reason == "") != (want == ledger.Sequenced) || (r[i].Receipt == nil) == (want == ledger.Sequenced) {
+			t.Errorf("event %d: got %s (%q), receipt %t, want %s", i, r[i].State, r[i].Reason, r[i].Receipt != nil, want)
+		}
+	}
+	// Of a call in which nothing has results, the error is the call's.
+	if _, err := w.edge.Submit(t.Context(), w.Tenant, []edge.Submission{batch, limited}); !errors.Is(err, edge.ErrUnauthenticated) {
+		t.Errorf("nothing but errors: got %v, want ErrUnauthenticated", err)
+	}
+}
