@@ -281,9 +281,20 @@ func target(env *Env, by By, raw []byte, selfToo bool) (*StatusBody, *Identity, 
 	return b, id, nil
 }
 
+// status changes an identity's standing. A window of compromise is never forgotten: resumption ends it, and a later statement
+// can only make it begin earlier, and opens it again.
 func (e *Env) status(id *Identity, s Status, b *StatusBody) Result {
 	next := *id
-	next.Status, next.Reason, next.CompromisedSince = s, b.Reason, b.CompromisedSince
+	next.Status, next.Reason = s, b.Reason
+	switch since := b.CompromisedSince; {
+	case since != 0:
+		if next.CompromisedSince == 0 || since < next.CompromisedSince {
+			next.CompromisedSince = since
+		}
+		next.CompromisedUntil = 0
+	case s == Active && next.CompromisedSince != 0 && next.CompromisedUntil == 0:
+		next.CompromisedUntil = e.Time
+	}
 	return Result{Writes: []Write{setIdentity(&next, e.Index)}, Bump: BumpEntities | BumpRevocation}
 }
 

@@ -17,7 +17,7 @@ func ResolveIdentity(v View, id nhi.ID, asOf uint64) (*Identity, error) {
 		r := readIdentity(value)
 		out = &Identity{
 			ID: id, Type: r.Type, Status: r.Status, Role: r.Role, Key: r.Key, Registered: r.Registered,
-			Since: index, Reason: r.Reason, CompromisedSince: r.CompromisedSince,
+			Since: index, Reason: r.Reason, CompromisedSince: r.CompromisedSince, CompromisedUntil: r.CompromisedUntil,
 		}
 	})
 	if out == nil {
@@ -329,8 +329,9 @@ func Suspect(v View, key nhi.KeyID, at int64, asOf uint64) bool {
 // Suspect reports whether what the signer signed at a time is within a known
 // window of compromise of its key or of the identity as a whole.
 func (s *Signer) Suspect(at int64) bool {
-	k, id := s.Key.CompromisedSince, s.Identity.CompromisedSince
-	return k != 0 && at >= k || id != 0 && at >= id
+	k, id := s.Key.CompromisedSince, s.Identity
+	return k != 0 && at >= k ||
+		id.CompromisedSince != 0 && at >= id.CompromisedSince && (id.CompromisedUntil == 0 || at < id.CompromisedUntil)
 }
 
 // ListIdentities returns up to limit identities with ids above after, ascending,

@@ -18,6 +18,7 @@ type identityRow struct {
 	Registered       uint64    `cbor:"5,keyasint"`
 	Reason           string    `cbor:"6,keyasint"`
 	CompromisedSince int64     `cbor:"7,keyasint"`
+	CompromisedUntil int64     `cbor:"8,keyasint"`
 }
 
 type keyRow struct {
@@ -139,7 +140,7 @@ func (d *rowReader) end() {
 }
 
 func readIdentity(b []byte) (r identityRow) {
-	d := readRow(TableIdentity, b, 7)
+	d := readRow(TableIdentity, b, 8)
 	r.Type = Type(field(&d, d.r.Uint))
 	r.Status = Status(field(&d, d.r.Uint))
 	r.Role = Role(field(&d, d.r.Uint))
@@ -147,6 +148,7 @@ func readIdentity(b []byte) (r identityRow) {
 	r.Registered = field(&d, d.r.Uint)
 	r.Reason = string(field(&d, d.r.Text))
 	r.CompromisedSince = field(&d, d.r.Int)
+	r.CompromisedUntil = field(&d, d.r.Int)
 	d.end()
 	return r
 }
@@ -188,7 +190,7 @@ func mark(table byte, parts ...[]byte) Write {
 func setIdentity(id *Identity, index uint64) Write {
 	return set(TableIdentity, versioned(id.ID[:], index), identityRow{
 		Type: id.Type, Status: id.Status, Role: id.Role, Key: id.Key,
-		Registered: id.Registered, Reason: id.Reason, CompromisedSince: id.CompromisedSince,
+		Registered: id.Registered, Reason: id.Reason, CompromisedSince: id.CompromisedSince, CompromisedUntil: id.CompromisedUntil,
 	})
 }
 

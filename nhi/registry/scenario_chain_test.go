@@ -229,6 +229,44 @@ func TestIdentity18CompromiseWindow(t *testing.T) {
 	f.want(CodeMalformed, f.do(f.by(f.authority), KindRevoke, &StatusBody{ID: f.c.id, CompromisedSince: f.time + 1}))
 }
 
+// A window of compromise is not forgotten by what comes after it: resumption ends it, and a later revocation that knows
+// nothing of it keeps it.
+func TestIdentity18CompromiseWindowStays(t *testing.T) {
+	f := newFamily(t)
+	key := f.a.key.Public().ID()
+	since := f.time - 1000
+	suspect := func(what string, at int64, want bool) {
+		t.Helper()
+		if got := Suspect(f.tenant, key, at, f.index); got != want {
+			t.Errorf("%s, %d ns after its beginning: got %v, want %v", what, at-since, got, want)
+		}
+	}
+	status := func(kind string, since int64) int64 {
+		t.Helper()
+		at := f.time
+		f.want(OK, f.do(f.by(f.authority), kind, &StatusBody{ID: f.a.id, CompromisedSince: since}))
+		return at
+	}
+	status(KindSuspend, since)
+	suspect("suspended", since, true)
+	resumed := status(KindResume, 0)
+	suspect("resumed", since, true)
+	suspect("resumed", resumed-1, true)
+	suspect("resumed", resumed+1_000_000_000, false)
+	status(KindSuspend, 0)
+	suspect("suspended for another reason", since, true)
+	suspect("suspended for another reason", since-1, false)
+	second := status(KindResume, 0)
+	suspect("resumed again", resumed+1_000_000_000, false)
+	status(KindSuspend, since-500) // it began earlier, as it turns out
+	suspect("known to be earlier", since-500, true)
+	suspect("known to be earlier", second+1, true)
+	status(KindResume, 0)
+	status(KindRevoke, 0)
+	suspect("revoked", since-500, true)
+	suspect("revoked", since-501, false)
+}
+
 // A link does not move to another chain: its body names its parent by hash.
 func TestIdentity19Splice(t *testing.T) {
 	f := newFamily(t)

@@ -185,7 +185,8 @@ type Identity struct {
 	Registered       uint64 // index
 	Since            uint64 // index of this version
 	Reason           string // of a suspension or revocation
-	CompromisedSince int64  // ns; 0 = not known to be compromised
+	CompromisedSince int64  // ns; 0 = never known to be compromised
+	CompromisedUntil int64  // ns, when it was resumed after that; 0 = not, or not since the last time
 }
 
 // Key is a registered public key with what later leaves said about it.
