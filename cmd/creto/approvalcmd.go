@@ -82,11 +82,15 @@ func approvalOf(p *cretov1.Approval) approvalView {
 }
 
 func (a *app) approvalCmd() *cobra.Command {
+	in := func(state string, c *cobra.Command) *cobra.Command {
+		return a.completeFirst(c, completeApprovals(state))
+	}
 	return noun("approval", "Ask people, decide, and use what they approved",
 		`An agent asks for an approval of one exact action. The humans that the tenant's policy names decide with their own keys. What
 they approve can be claimed once, by the key that asked, before it expires; afterwards the agent reports how it ended.`,
-		a.approvalRequestCmd(), a.approvalListCmd(), a.approvalShowCmd(), a.approvalAwaitCmd(), a.approvalVoteCmd("approve", kind.Approve),
-		a.approvalVoteCmd("deny", kind.Deny), a.approvalClaimCmd(), a.approvalReportCmd(), a.approvalCancelCmd())
+		a.approvalRequestCmd(), a.approvalListCmd(), in("", a.approvalShowCmd()), in("pending", a.approvalAwaitCmd()),
+		in("pending", a.approvalVoteCmd("approve", kind.Approve)), in("pending", a.approvalVoteCmd("deny", kind.Deny)),
+		in("approved", a.approvalClaimCmd()), in("claimed", a.approvalReportCmd()), in("pending", a.approvalCancelCmd()))
 }
 
 type openedView struct {

@@ -102,7 +102,7 @@ func timeRange(from, to string) (f, t int64, err error) {
 	return f, t, nil
 }
 
-// cutLast splits s into fields separated by colons, at most n.
+// colons splits s at its colons into exactly as many fields as there are names.
 func colons(what, s string, names ...string) ([]string, error) {
 	parts := strings.Split(s, ":")
 	if len(parts) != len(names) || slices.Contains(parts, "") {

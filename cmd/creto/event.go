@@ -457,7 +457,7 @@ func (a *app) tail(ctx context.Context, cl *creto.Client, tenant []byte, f *cret
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err != nil && !errors.Is(err, io.EOF) && !creto.Unavailable(err) {
+		if !errors.Is(err, io.EOF) && !creto.Unavailable(err) {
 			return err
 		}
 		select { // a node went away: another one goes on from the next index
@@ -468,6 +468,7 @@ func (a *app) tail(ctx context.Context, cl *creto.Client, tenant []byte, f *cret
 	}
 }
 
+// follow prints leaves until the stream breaks, which is its error; f then begins behind the last of them.
 func (a *app) follow(ctx context.Context, cl *creto.Client, tenant []byte, f *cretov1.EventFilter, s *stream[eventView]) error {
 	st, err := cretov1.NewEventServiceClient(cl).TailEvents(ctx, &cretov1.TailEventsRequest{Tenant: tenant, Filter: f})
 	if err != nil {

@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/creto-systems/creto/nhi"
-	"github.com/creto-systems/creto/nhi/canon"
 	"github.com/creto-systems/creto/nhi/keyfile"
 	"github.com/creto-systems/creto/nhi/registry"
 	cretov1 "github.com/creto-systems/creto/proto/creto/v1"
@@ -48,13 +47,14 @@ func identityOf(p *cretov1.Identity) identityView {
 }
 
 func (a *app) identityCmd() *cobra.Command {
+	ids := func(c *cobra.Command) *cobra.Command { return a.completeFirst(c, completeIdentities) }
 	return noun("identity", "Humans, agents, services and their keys",
 		`Identities are random ids with keys. What somebody is called stands beside the log and can be erased.`,
-		a.identityCreateCmd(), a.identityRegisterCmd(), a.identityRotateCmd(),
-		a.identityStatusCmd("suspend", registry.KindSuspend, "Suspend an identity until it is resumed"),
-		a.identityStatusCmd("resume", registry.KindResume, "Let a suspended identity act again"),
-		a.identityStatusCmd("revoke", registry.KindRevoke, "Revoke an identity for ever"),
-		a.identityShowCmd(), a.identityListCmd(), a.identityEraseCmd(),
+		a.identityCreateCmd(), a.identityRegisterCmd(), ids(a.identityRotateCmd()),
+		ids(a.identityStatusCmd("suspend", registry.KindSuspend, "Suspend an identity until it is resumed")),
+		ids(a.identityStatusCmd("resume", registry.KindResume, "Let a suspended identity act again")),
+		ids(a.identityStatusCmd("revoke", registry.KindRevoke, "Revoke an identity for ever")),
+		ids(a.identityShowCmd()), a.identityListCmd(), a.identityEraseCmd(),
 	)
 }
 
@@ -423,14 +423,5 @@ func linkOf(p *cretov1.Link) (linkView, error) {
 		v.Budgets = append(v.Budgets, fmt.Sprintf("%d %s per %s", b.Limit, b.Meter, windowName(b.Window)))
 	}
 	v.Oversight, v.Redelegate, v.MaxDepth, v.Purpose = l.Oversight, l.Redelegate, count(l.MaxDepth), l.Purpose.Label
-	return v, nil
-}
-
-// bodyOf decodes canonical CBOR into a detail type.
-func bodyOf[T any](raw []byte) (*T, error) {
-	v := new(T)
-	if err := canon.Unmarshal(raw, v); err != nil {
-		return nil, fmt.Errorf("read answer: %w", err)
-	}
 	return v, nil
 }

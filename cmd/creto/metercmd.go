@@ -138,7 +138,7 @@ func (a *app) quotaCmd() *cobra.Command {
 	return noun("quota", "Limits, and leases on what is left of them",
 		`A quota limits a meter at an account, and everything below it, for a period. A lease sets an amount aside for one holder to
 spend without asking again.`,
-		a.quotaSetCmd(), a.quotaGetCmd(), a.quotaReserveCmd(), a.quotaSettleCmd(), a.quotaCloseCmd())
+		a.completeFirst(a.quotaSetCmd(), completeAccounts), a.completeFirst(a.quotaGetCmd(), completeAccounts), a.quotaReserveCmd(), a.quotaSettleCmd(), a.quotaCloseCmd())
 }
 
 func (a *app) quotaSetCmd() *cobra.Command {

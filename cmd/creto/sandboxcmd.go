@@ -53,7 +53,7 @@ func sandboxOf(p *cretov1.Sandbox) sandboxView {
 }
 
 func (a *app) sandboxCmd() *cobra.Command {
-	return noun("sandbox", "Run commands in attested sandboxes", "", a.sandboxRunCmd(), a.sandboxListCmd(), a.sandboxShowCmd())
+	return noun("sandbox", "Run commands in attested sandboxes", "", a.sandboxRunCmd(), a.sandboxListCmd(), a.completeFirst(a.sandboxShowCmd(), completeSandboxes))
 }
 
 // parseSize parses 64MiB, 1GiB, 100MB or a plain number of bytes.
