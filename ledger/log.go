@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -149,11 +151,34 @@ func storeOptions(cfg *Config) *pebble.Options {
 		FormatMajorVersion:          pebble.FormatNewest,
 		Logger:                      storeLogger{cfg.Logger},
 	}
+	o.Experimental.ValueSeparationPolicy = separation
+	o.Experimental.SpanPolicyFunc = separated
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 		o.Levels[i].BlockSize = 16 << 10
 	}
 	return o
+}
+
+// separation: large values are written once, into blob files, and compactions move only their keys. Nothing deletes them, so
+// there is no garbage to collect while the log is kept whole.
+func separation() pebble.ValueSeparationPolicy {
+	return pebble.ValueSeparationPolicy{
+		Enabled: true, MinimumSize: 1 << 10, MaxBlobReferenceDepth: 32, RewriteMinimumAge: time.Hour, TargetGarbageRatio: 0.5,
+	}
+}
+
+// separated says for which tables: payloads and signatures. Everything else is small, or, like addenda, is to be gone from the
+// disk as soon as its file is compacted.
+func separated(start []byte) (pebble.SpanPolicy, []byte, error) {
+	first, end := []byte{byte(tablePayloads)}, []byte{byte(tableSigs) + 1}
+	switch {
+	case bytes.Compare(start, first) < 0:
+		return pebble.SpanPolicy{ValueStoragePolicy: pebble.ValueStorageLowReadLatency}, first, nil
+	case bytes.Compare(start, end) < 0:
+		return pebble.SpanPolicy{DisableValueSeparationBySuffix: true}, end, nil
+	}
+	return pebble.SpanPolicy{ValueStoragePolicy: pebble.ValueStorageLowReadLatency}, nil, nil
 }
 
 // storeLogger hands the store's messages on; they concern operators only when something is wrong.
