@@ -217,3 +217,17 @@ func TestEveryBodyIsBounded(t *testing.T) {
 		}
 	}
 }
+
+// TestNodesAreRemovedNotRevoked shows that a node's identity cannot go while its membership stays: a voter that is revoked beside
+// admin.node.remove would still be one of those that seal.
+func TestNodesAreRemovedNotRevoked(t *testing.T) {
+	f := ledgertest.New(t)
+	for _, kind := range []string{registry.KindRevoke, registry.KindSuspend} {
+		for _, by := range []*ledgertest.Identity{f.Admin, f.Node} {
+			f.Want(verify.OutcomeInvalid, f.Submit(f.SystemEvent(by, kind, &registry.StatusBody{ID: f.Node.ID}))...)
+		}
+	}
+	key := &registry.StatusBody{ID: f.Node.ID, Key: nhi.Digest(f.Node.Key.Public().ID())}
+	f.Want(verify.OutcomeInvalid, f.Submit(f.SystemEvent(f.Admin, registry.KindRevoke, key))...)
+	f.Want(verify.OutcomeConflict, f.Submit(f.SystemEvent(f.Admin, ledger.KindNodeRemove, &ledger.NodeRemoveBody{ID: f.Node.ID}))...)
+}

@@ -272,6 +272,10 @@ func target(env *Env, by By, raw []byte, selfToo bool) (*StatusBody, *Identity, 
 	if !env.byAuthority(by) && (!self || !selfToo) {
 		return nil, nil, refuse(CodeUnauthorized)
 	}
+	// A node is more than an identity: admin.node.remove takes its membership with it.
+	if id.Type == Node {
+		return nil, nil, refuse(CodeType)
+	}
 	if b.CompromisedSince > env.Time {
 		return nil, nil, bad("compromised in the future")
 	}
