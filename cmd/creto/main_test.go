@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -20,19 +21,47 @@ import (
 
 var update = flag.Bool("update", false, "write golden files anew")
 
+// TestMain lets scripts run this test binary as creto. A binary with the race detector takes so long to start that it would
+// be most of the test: then they run a plain one, and the detector watches the cluster, which is in this process.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"creto": func() { os.Exit(mainCode()) }})
+	commands := map[string]func(){"creto": func() { os.Exit(mainCode()) }}
+	if raceEnabled {
+		commands = nil
+	}
+	testscript.Main(m, commands)
+}
+
+// buildPlain builds the program without the race detector and returns its directory.
+func buildPlain(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	c := exec.CommandContext(t.Context(), "go", "build", "-o", dir+string(filepath.Separator), ".")
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("build creto: %v\n%s", err, out)
+	}
+	return dir
 }
 
 // TestScripts runs the transcripts of testdata against one development cluster, which is started by the first that needs it.
 func TestScripts(t *testing.T) {
 	cluster := new(devCluster)
 	t.Cleanup(cluster.close)
+	bin := ""
+	if raceEnabled {
+		bin = buildPlain(t)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
-		RequireUniqueNames:  true,
-		UpdateScripts:       *update,
+		Setup: func(e *testscript.Env) error {
+			if bin != "" {
+				e.Setenv("PATH", bin+string(filepath.ListSeparator)+e.Getenv("PATH"))
+			}
+			return nil
+		},
+		RequireUniqueNames: true,
+		UpdateScripts:      *update,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			// cluster: sets what `creto env` prints, and CRETO_READY for commands that want the file itself.
 			"cluster": func(ts *testscript.TestScript, neg bool, args []string) {
