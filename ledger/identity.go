@@ -1,7 +1,11 @@
 package ledger
 
 import (
+	"fmt"
+
 	"github.com/creto-systems/creto/nhi"
+	"github.com/creto-systems/creto/nhi/authz"
+	"github.com/creto-systems/creto/nhi/canon"
 	"github.com/creto-systems/creto/nhi/registry"
 )
 
@@ -67,15 +71,34 @@ func (l *Log) env(v View, at int64) registry.Env {
 	}
 }
 
+// checkGuard holds the text of a guard against what a guard may say. It belongs to the edge alone: Apply must not depend on how
+// a version of Cedar reads a text. What gets past it makes every event under its link invalid.
+func checkGuard(ev *nhi.Event) error {
+	b := new(registry.GuardBody)
+	if err := canon.Unmarshal(ev.Body, b); err != nil {
+		return err
+	}
+	if len(b.Text) == 0 || len(b.Text) > registry.MaxGuardBytes {
+		return fmt.Errorf("guard of %d bytes: %w", len(b.Text), errBody)
+	}
+	if err := authz.CheckGuard([]byte(b.Text)); err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	return nil
+}
+
 // ownKinds are the kinds that exist in every ledger: identities, delegation, administration.
 func (l *Log) ownKinds() []Kind {
 	h := &identityHandler{log: l, deciders: make(map[string]registry.Decider)}
 	var out []Kind
 	for _, d := range registry.Deciders() {
 		h.deciders[d.Kind] = d
+		check := func(ev *nhi.Event) error { return d.Check(ev.Body) }
+		if d.Kind == registry.KindGuard {
+			check = checkGuard
+		}
 		out = append(out, Kind{
-			Name: d.Kind, Class: Ask, Handler: h, InApply: true, System: d.System, Everywhere: !d.System,
-			Check: func(ev *nhi.Event) error { return d.Check(ev.Body) },
+			Name: d.Kind, Class: Ask, Handler: h, InApply: true, System: d.System, Everywhere: !d.System, Check: check,
 		})
 	}
 	return append(out, l.adminKinds()...)

@@ -503,3 +503,22 @@ func TestErrorOfOneEnvelope(t *testing.T) {
 		t.Errorf("nothing but errors: got %v, want ErrUnauthenticated", err)
 	}
 }
+
+// TestGuardTextIsChecked shows that a guard that is not one never reaches the log, where it would make every event under its
+// link invalid.
+func TestGuardTextIsChecked(t *testing.T) {
+	w := newWorld(t)
+	human := w.Register("human", registry.Human)
+	w.start()
+	for text, want := range map[string]ledger.EventState{
+		`permit(principal, action, resource);`: ledger.Invalid,
+		`forbid(principal, action`:             ledger.Invalid,
+		``:                                     ledger.Invalid,
+		"@id(\"no\")\nforbid(principal, action, resource);": ledger.Sequenced,
+	} {
+		r, err := w.submitOne(w.Event(human, registry.KindGuard, w.Encode(map[uint64]string{1: text})))
+		if err != nil || r.State != want || (r.Reason == "") != (want == ledger.Sequenced) {
+			t.Errorf("%q: got %s (%q), %v, want %s", text, r.State, r.Reason, err, want)
+		}
+	}
+}

@@ -25,6 +25,7 @@ const (
 const (
 	MaxReason     = 32
 	MaxGuardBytes = 16 << 10
+	MaxGuards     = 256                            // stored by one identity, the authority apart
 	MaxOverlap    = 30 * 24 * 3600 * 1_000_000_000 // ns, of a rotation
 	maxBodyBytes  = nhi.MaxPayloadBytes
 )

@@ -208,7 +208,8 @@ func decideRevokeLink(env *Env, by By, raw []byte) Result {
 }
 
 // decideGuard stores guard text once. It is one of the few rows a tenant can make
-// without being its authority, so it is bounded and kept by digest.
+// without being its authority, and they stay for ever, so size and number are
+// bounded, and texts are kept by digest.
 func decideGuard(env *Env, by By, raw []byte) Result {
 	b := new(GuardBody)
 	if err := decode(raw, b); err != nil {
@@ -221,5 +222,19 @@ func decideGuard(env *Env, by By, raw []byte) Result {
 	if _, err := ResolveGuard(env.View, digest, env.Index); err == nil {
 		return Result{}
 	}
-	return Result{Writes: []Write{set(TableGuard, digest[:], guardRow{Text: b.Text, Index: env.Index})}}
+	who := by.Identity.ID
+	if !env.byAuthority(by) {
+		n := 0
+		env.View.Scan(TableGuardsBy, who[:], nil, false, func(_, _ []byte) bool {
+			n++
+			return n < MaxGuards
+		})
+		if n >= MaxGuards {
+			return refused(refuse(CodeTooMany))
+		}
+	}
+	return Result{Writes: []Write{
+		set(TableGuard, digest[:], guardRow{Text: b.Text, Index: env.Index}),
+		mark(TableGuardsBy, who[:], digest[:]),
+	}}
 }

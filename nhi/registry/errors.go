@@ -67,6 +67,7 @@ const (
 	CodeWrongLog        Code = 60 // the kind belongs to another log
 	CodeTooLong         Code = 61 // an overlap longer than MaxOverlap
 	CodeDowngrade       Code = 62 // min_suite would fall, or change the past
+	CodeTooMany         Code = 63 // the signer has stored MaxGuards guards
 )
 
 var codeNames = map[Code]string{
@@ -84,7 +85,7 @@ var codeNames = map[Code]string{
 	CodeUnauthorized: "unauthorized", CodeExists: "exists", CodeUnknownIdentity: "unknown_identity", CodeUnknownKey: "unknown_key",
 	CodeComponent: "component_reused", CodePossession: "no_proof_of_possession", CodeBadKey: "bad_key", CodeType: "wrong_type",
 	CodeState: "wrong_state", CodeNotFound: "not_found", CodeWrongLog: "wrong_log", CodeTooLong: "overlap_too_long",
-	CodeDowngrade: "suite_downgrade",
+	CodeDowngrade: "suite_downgrade", CodeTooMany: "too_many",
 }
 
 // String returns the name of the code: lower-case ASCII with underscores.
@@ -146,7 +147,7 @@ func (c Code) Class() Class {
 		return ClassBadSignature
 	case CodeState:
 		return ClassConflict
-	case CodeTooDeep, CodeTooLarge, CodeTooLong:
+	case CodeTooDeep, CodeTooLarge, CodeTooLong, CodeTooMany:
 		return ClassLimit
 	}
 	return ClassInvalid

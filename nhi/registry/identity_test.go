@@ -2,6 +2,7 @@ package registry
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -300,6 +301,13 @@ func TestGuards(t *testing.T) {
 	child := f.childOf(LinkIDOf(body.Body), f.other)
 	second := &GuardBody{Text: "forbid (principal, action, resource) unless { context.test };"}
 	f.want(OK, f.do(f.by(f.human), KindGuard, second))
+	for i := 2; i < MaxGuards; i++ {
+		f.want(OK, f.do(f.by(f.human), KindGuard, &GuardBody{Text: fmt.Sprintf("forbid(principal, action, resource) when { %d == 0 };", i)}))
+	}
+	more := &GuardBody{Text: "forbid(principal, action, resource) when { 1 == 0 };"}
+	f.want(CodeTooMany, f.do(f.by(f.human), KindGuard, more))
+	f.want(OK, f.do(f.by(f.human), KindGuard, b)) // what is there already needs no room
+	f.want(OK, f.do(f.by(f.authority), KindGuard, more))
 	child.Guards = second.Digest()
 	c, err := ResolveChain(f.tenant, f.link(child, f.c), f.index)
 	if err != nil {

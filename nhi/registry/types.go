@@ -20,13 +20,14 @@ const (
 	TableByParent  byte = 0x29 // parent link id ‖ link id → empty
 	TableBySubject byte = 0x2a // identity ‖ index ‖ link id → empty
 	TableByOwner   byte = 0x2b // identity ‖ index ‖ key id → empty
+	TableGuardsBy  byte = 0x2c // identity ‖ SHA-256 of text → empty: the guards it has stored
 )
 
 // Tables returns every table the registry writes.
 func Tables() []byte {
 	return []byte{
 		TableIdentity, TableKey, TableKeyState, TableComponent, TableLink, TableEvidence, TableGuard,
-		TableTombstone, TableMinSuite, TableByParent, TableBySubject, TableByOwner,
+		TableTombstone, TableMinSuite, TableByParent, TableBySubject, TableByOwner, TableGuardsBy,
 	}
 }
 
