@@ -18,6 +18,7 @@ import (
 // stateMachine hands what consensus has ordered to the ledger.
 type stateMachine struct {
 	log    *ledger.Log
+	views  *views
 	sealed atomic.Pointer[publish.Sealed] // newest seal that this process has applied or found
 
 	mu      sync.Mutex
@@ -43,6 +44,7 @@ func (m *stateMachine) Apply(entries []consensus.Entry) ([]any, error) {
 		in[i] = ledger.Entry(e)
 	}
 	results, err := m.log.Apply(in)
+	m.views.applied()
 	for _, r := range results {
 		if s, ok := r.(ledger.SealResult); ok && s.Sealed {
 			m.sealed.Store(&publish.Sealed{Epoch: s.Epoch, Size: s.Size, Root: s.Root})
@@ -74,22 +76,12 @@ func (p proposer) Propose(data []byte) func(context.Context) (any, error) {
 }
 
 // edgeState is what the edge reads of the ledger.
-type edgeState struct{ log *ledger.Log }
-
-func (s edgeState) View(tenant nhi.ID) (ledger.View, func(), error) {
-	snap, err := s.log.Read()
-	if errors.Is(err, ledger.ErrNoLedger) {
-		return nil, nil, fmt.Errorf("%w: %w", edge.ErrUnavailable, err)
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	v, err := viewOf(snap, tenant)
-	if err != nil {
-		return nil, nil, errors.Join(err, snap.Close())
-	}
-	return v, func() { _ = snap.Close() }, nil
+type edgeState struct {
+	log   *ledger.Log
+	views *views
 }
+
+func (s edgeState) View(tenant nhi.ID) (ledger.View, func(), error) { return s.views.open(tenant) }
 
 // viewOf opens the view of a tenant; the error matches edge.ErrUnknownTenant if there is none.
 func viewOf(snap *ledger.Snapshot, tenant nhi.ID) (ledger.View, error) {

@@ -83,6 +83,7 @@ type Server struct {
 	conns    *conns
 
 	ledger     *ledger.Log
+	views      *views
 	machine    *stateMachine
 	raft       *consensus.Node
 	published  *publishLedger
@@ -182,7 +183,8 @@ func (s *Server) open() error {
 	if g, raw, err := s.ledger.Genesis(); err == nil && string(raw) != string(s.identity.raw) {
 		return fmt.Errorf("the state store is of ledger %x (cluster %q), the directory's genesis of %x", ledger.LedgerID(raw), g.Cluster, s.identity.ledger)
 	}
-	s.machine = &stateMachine{log: s.ledger}
+	s.views = &views{log: s.ledger}
+	s.machine = &stateMachine{log: s.ledger, views: s.views}
 	s.published = &publishLedger{log: s.ledger, machine: s.machine, cluster: s.identity.genesis.Cluster}
 	if err := s.published.restore(); err != nil {
 		return err
@@ -200,7 +202,7 @@ func (s *Server) open() error {
 	s.authorizer = newAuthorizer(s.domains.bundle, s.domains.questions())
 	s.pool = nhi.NewVerifyPool(0)
 	s.edge = edge.New(edge.Config{
-		State: edgeState{s.ledger}, Proposer: proposer{s.raft}, Authorizer: s.authorizer, Forwarder: s, KEK: s.identity.kek,
+		State: edgeState{s.ledger, s.views}, Proposer: proposer{s.raft}, Authorizer: s.authorizer, Forwarder: s, KEK: s.identity.kek,
 		Random: rand.Reader, Workers: s.pool, Now: s.now, Node: s.identity.id, NodeKey: s.identity.key,
 		LedgerID: func() nhi.Digest { return s.identity.ledger }, Logger: s.log,
 	})
@@ -384,6 +386,9 @@ func (s *Server) Close() error {
 			errs = append(errs, s.publisher.Close())
 		}
 		if s.ledger != nil {
+			if s.views != nil {
+				s.views.close()
+			}
 			// What is not flushed is replayed from the Raft log; flushing makes the next start short.
 			if err := s.ledger.Sync(); err != nil && !errors.Is(err, ledger.ErrClosed) {
 				errs = append(errs, err)
