@@ -230,7 +230,11 @@ func (r *run) checkSignature(p *parsedEvent) error {
 		return bad(errors.New("the signature is not the one whose digest stands in the leaf"))
 	}
 	id := pk.ID()
-	r.rep.Keys = append(r.rep.Keys, KeyUse{Role: "agent", Name: p.leaf.Agent.String(), ID: id.String()})
+	use := KeyUse{Role: "agent", ID: id.String()}
+	if p.Payload != nil {
+		use.Name = p.leaf.Agent.String()
+	}
+	r.rep.Keys = append(r.rep.Keys, use)
 	b := p.Evidence.Batch
 	if b == nil {
 		if p.Payload == nil {
@@ -362,14 +366,19 @@ func registeredKey(e *nhi.Event) (owner nhi.ID, key KeyRecord, err error) {
 // conclude writes the words of the report.
 func (r *run) conclude(p *parsedEvent) {
 	l := p.leaf
-	if p.Evidence != nil && (p.Payload != nil || p.Evidence.Batch != nil) {
+	switch {
+	case p.Evidence == nil:
+	case p.Payload != nil:
 		r.proves("signed by: key %s over the event (kind %s, agent %s)", p.Evidence.KeyID, l.Kind, l.Agent)
+	case p.Evidence.Batch != nil:
+		// Kind and agent stand in the leaf alone: nothing that was signed is at hand to hold them against.
+		r.proves("signed by: key %s over an event with the digest that stands in the leaf", p.Evidence.KeyID)
 	}
 	r.proves("included: leaf %d of tenant %s at commit time %s with outcome %q", l.Index, p.Tenant, formatTime(l.Time), l.Outcome.Code)
 	r.proves("vouched for %s: that this head is the only one of its log in epoch %d, and that keys, chain, verdict, outcome, quantities and time were as the leaf says",
 		r.vouched(), p.spine.leaf.Epoch)
 	if p.Payload == nil && l.Payload != (nhi.Digest{}) {
-		r.doesNotProve("what the event said beyond the leaf: the event is not in the file")
+		r.doesNotProve("what the event said, its kind and agent included: the event is not in the file, and that the leaf says the same is the node quorum's word")
 	}
 	if p.Register == nil && p.Evidence != nil {
 		r.doesNotProve("whose key it is: that is the node quorum's word, since the key's own leaf is not in the file")

@@ -52,6 +52,15 @@ func TestEventProofVerifies(t *testing.T) {
 				t.Errorf("got %+v of %+v, want OK with payload %q of a test ledger", r, r.Subject, c.payload)
 			}
 			all := strings.Join(r.Statement, "\n")
+			// Without the event nobody but the node quorum says what kind of event it was, and of whom.
+			if named := strings.Contains(all, "kind usage") || strings.Contains(all, "agent "+f.agent.ID.String()); named && c.payload != "present" {
+				t.Errorf("got statement %q, which says more than was signed", all)
+			}
+			for _, k := range r.Keys {
+				if k.Role == "agent" && (k.Name != "") != (c.payload == "present") {
+					t.Errorf("got key %+v with the event %s", k, c.payload)
+				}
+			}
 			if strings.Contains(all, "signed by") != c.signed {
 				t.Errorf("got statement %q, want signed by: %t", all, c.signed)
 			}

@@ -88,8 +88,8 @@ type Step struct {
 
 // KeyUse is one public key on which the result rests.
 type KeyUse struct {
-	Role string `json:"role"` // "agent", "log", "cosigner", "node"
-	Name string `json:"name"`
+	Role string `json:"role"`           // "agent", "log", "cosigner", "node"
+	Name string `json:"name"`           // empty for an agent whose event is not in the file
 	ID   string `json:"id"`             // hex: key ID of a composite key, four-byte note key ID otherwise
 	Time string `json:"time,omitempty"` // when it signed, if the signature says so
 }
