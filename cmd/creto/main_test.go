@@ -12,7 +12,9 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -135,6 +137,26 @@ func TestScripts(t *testing.T) {
 				if fmt.Sprint(got) != args[0] {
 					ts.Fatalf("exit code: got %d, want %s", got, args[0])
 				}
+			},
+			// await FILE: waits until a file is there.
+			"await": func(ts *testscript.TestScript, neg bool, args []string) {
+				path := ts.MkAbs(args[0])
+				for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+					if _, err := os.Stat(path); err == nil {
+						return
+					}
+					if time.Now().After(end) {
+						ts.Fatalf("%s did not appear", args[0])
+					}
+				}
+			},
+			// terminate FILE: sends SIGTERM to the process of a ready file.
+			"terminate": func(ts *testscript.TestScript, neg bool, args []string) {
+				r, err := readReady(ts.MkAbs(args[0]))
+				ts.Check(err)
+				p, err := os.FindProcess(r.PID)
+				ts.Check(err)
+				ts.Check(p.Signal(syscall.SIGTERM))
 			},
 			// vectors DIR: writes the proof files and the trust file of test/vectors/ledger.json.
 			"vectors": func(ts *testscript.TestScript, neg bool, args []string) { ts.Check(writeVectors(ts.MkAbs(args[0]))) },
