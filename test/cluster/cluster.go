@@ -503,3 +503,6 @@ func tail(path string) string {
 	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
 	return strings.Join(lines[max(0, len(lines)-15):], "\n")
 }
+
+// PID returns the process id of a node.
+func (c *Cluster) PID(i int) int { return c.Nodes[i].proc.cmd.Process.Pid }
