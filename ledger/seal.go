@@ -53,7 +53,7 @@ func (a *apply) seal(epoch uint64) (SealResult, error) {
 	}
 	leaf := verify.SpineLeaf{
 		V: 1, Cell: a.genesis.Cell, Epoch: epoch, Time: a.next, HeadsSize: uint64(a.meta.slots), HeadsRoot: root,
-		StateHash: a.meta.state, ActiveVersion: uint64(a.meta.active),
+		StateHash: a.meta.state, ActiveVersion: uint64(a.meta.active), Flags: a.quality.Flags,
 	}
 	raw, err := leaf.Encode()
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -302,4 +303,30 @@ func BenchmarkVerifyEventProof(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// TestQuietPeriodOfATestLedger shows that a file without a single leaf still says whose clock it is.
+func TestQuietPeriodOfATestLedger(t *testing.T) {
+	f := newFixture(t, 1)
+	file := must[[]byte](t)(f.Completeness(f.two, f.Epochs[0].Leaf.Time, f.Epochs[1].Leaf.Time, 1, 2))
+	r, err := verify.VerifyAny(bytes.NewReader(file), f.trust, verify.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Period.Leaves != 0 || !r.Test || !strings.Contains(strings.Join(r.NotProved, "\n"), "test ledger") {
+		t.Errorf("got %d leaves, test %t, not proved %q, want none, of a test ledger", r.Period.Leaves, r.Test, r.NotProved)
+	}
+}
+
+// TestSpineLeafStandsAtItsEpoch shows that a spine cannot number its epochs otherwise than by their place.
+func TestSpineLeafStandsAtItsEpoch(t *testing.T) {
+	f := newFixture(t, 1)
+	e := f.Epochs[1]
+	e.Leaf.Epoch = 7
+	e.Spine = must[[]byte](t)(e.Leaf.Encode())
+	r, err := verify.VerifyEventProof(encode(t, f.proof(t, f.one, 0)), f.trust, verify.Options{})
+	wantFailure(t, r, err, verify.StepSpine, verify.ClassTampering, verify.ExitInclusion)
+	file := must[[]byte](t)(f.Completeness(f.one, f.Epochs[0].Leaf.Time, e.Leaf.Time, 1, 2))
+	r, err = verify.VerifyCompleteness(bytes.NewReader(file), f.trust, verify.Options{})
+	wantFailure(t, r, err, verify.StepSpine, verify.ClassTampering, verify.ExitInclusion)
 }

@@ -23,14 +23,15 @@ type HeadLeaf struct {
 // SpineLeaf is one leaf of the spine: what one seal committed. Canonical CBOR with the integer keys of the tags, all
 // present.
 type SpineLeaf struct {
-	V             uint64     `cbor:"1,keyasint"` // 1
-	Cell          uint64     `cbor:"2,keyasint"`
-	Epoch         uint64     `cbor:"3,keyasint"`
-	Time          int64      `cbor:"4,keyasint"` // stamp of the seal, Unix nanoseconds
-	HeadsSize     uint64     `cbor:"5,keyasint"` // slots in the heads tree
-	HeadsRoot     nhi.Digest `cbor:"6,keyasint"`
-	StateHash     nhi.Digest `cbor:"7,keyasint"` // through the command before the seal
-	ActiveVersion uint64     `cbor:"8,keyasint"`
+	V             uint64       `cbor:"1,keyasint"` // 1
+	Cell          uint64       `cbor:"2,keyasint"`
+	Epoch         uint64       `cbor:"3,keyasint"`
+	Time          int64        `cbor:"4,keyasint"` // stamp of the seal, Unix nanoseconds
+	HeadsSize     uint64       `cbor:"5,keyasint"` // slots in the heads tree
+	HeadsRoot     nhi.Digest   `cbor:"6,keyasint"`
+	StateHash     nhi.Digest   `cbor:"7,keyasint"` // through the command before the seal
+	ActiveVersion uint64       `cbor:"8,keyasint"`
+	Flags         QualityFlags `cbor:"9,keyasint,omitempty"` // how Time was made, as in a leaf's quality
 }
 
 // SpineOrigin returns the origin of a cluster's spine: "<cluster>/spine".

@@ -92,7 +92,11 @@ func (s *SpineLeaf) Encode() ([]byte, error) {
 	if err := s.Check(); err != nil {
 		return nil, err
 	}
-	b := append(make([]byte, 0, 128), majorMap|8)
+	n := byte(8)
+	if s.Flags != 0 {
+		n = 9
+	}
+	b := append(make([]byte, 0, 128), majorMap|n)
 	b = canon.AppendUint(append(b, 1), s.V)
 	b = canon.AppendUint(append(b, 2), s.Cell)
 	b = canon.AppendUint(append(b, 3), s.Epoch)
@@ -100,14 +104,22 @@ func (s *SpineLeaf) Encode() ([]byte, error) {
 	b = canon.AppendUint(append(b, 5), s.HeadsSize)
 	b = canon.AppendBytes(append(b, 6), s.HeadsRoot[:])
 	b = canon.AppendBytes(append(b, 7), s.StateHash[:])
-	return canon.AppendUint(append(b, 8), s.ActiveVersion), nil
+	b = canon.AppendUint(append(b, 8), s.ActiveVersion)
+	if s.Flags != 0 {
+		b = canon.AppendUint(append(b, 9), uint64(s.Flags))
+	}
+	return b, nil
 }
 
 // DecodeSpineLeaf decodes the canonical bytes of a spine leaf.
 func DecodeSpineLeaf(b []byte) (*SpineLeaf, error) {
 	s := new(SpineLeaf)
 	r := newReader(b)
-	if r.fixedMap(8, 1) {
+	n := r.pairs(9)
+	if n < 8 {
+		r.fail(errUnknownKey)
+	}
+	if r.key(1) {
 		s.V = r.uint(1)
 	}
 	if r.key(2) {
@@ -130,6 +142,11 @@ func DecodeSpineLeaf(b []byte) (*SpineLeaf, error) {
 	}
 	if r.key(8) {
 		s.ActiveVersion = r.uint(1<<64 - 1)
+	}
+	if n == 9 && r.key(9) {
+		if s.Flags = QualityFlags(r.uint(255)); s.Flags == 0 {
+			r.fail(errNotCanonical)
+		}
 	}
 	if err := r.done(); err != nil {
 		return nil, fmt.Errorf("decode spine leaf: %w", err)

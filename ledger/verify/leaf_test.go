@@ -237,6 +237,8 @@ func TestOutcomeNames(t *testing.T) {
 func TestHeadsAndReceiptsAreCanonical(t *testing.T) {
 	head := &HeadLeaf{V: 1, Cell: 2, Slot: 3, Origin: "c/t/x", Size: 1000, Root: nhi.Digest{4}}
 	spine := &SpineLeaf{V: 1, Cell: 2, Epoch: 3, Time: 4e18, HeadsSize: 5, HeadsRoot: nhi.Digest{6}, StateHash: nhi.Digest{7}, ActiveVersion: 8}
+	test := *spine
+	test.Flags = FlagTest
 	receipt := &Receipt{V: 1, LedgerID: nhi.Digest{1}, Tenant: nhi.ID{2}, Slot: 3, Index: 4, LeafHash: nhi.Digest{5}, Time: 6, Outcome: 7}
 	root := &receiptRoot{V: 1, LedgerID: nhi.Digest{1}, Node: nhi.ID{2}, N: 3, Root: nhi.Digest{4}}
 	for _, c := range []struct {
@@ -246,6 +248,7 @@ func TestHeadsAndReceiptsAreCanonical(t *testing.T) {
 	}{
 		{head, head.Encode, func(b []byte) (any, error) { return DecodeHeadLeaf(b) }},
 		{spine, spine.Encode, func(b []byte) (any, error) { return DecodeSpineLeaf(b) }},
+		{&test, test.Encode, func(b []byte) (any, error) { return DecodeSpineLeaf(b) }},
 		{receipt, receipt.Encode, func(b []byte) (any, error) { return DecodeReceipt(b) }},
 		{root, func() ([]byte, error) { return root.encode(), nil }, nil},
 	} {

@@ -87,8 +87,14 @@ func (r *run) checkHead(head *HeadLeaf, raw []byte, path []nhi.Digest, s *spineP
 	return nil
 }
 
-// checkSpine checks that the spine leaf is in the tree of the checkpoint.
+// checkSpine checks that the spine leaf is in the tree of the checkpoint, at the place of its epoch.
 func (r *run) checkSpine(s *spineProof) error {
+	if s.leaf.Flags&FlagTest != 0 {
+		r.rep.Test = true
+	}
+	if s.leaf.Epoch != s.proof.Index+1 {
+		return r.fail(StepSpine, ClassTampering, ExitInclusion, fmt.Errorf("leaf %d of the spine says that it is epoch %d", s.proof.Index, s.leaf.Epoch))
+	}
 	if err := VerifyInclusion(s.proof.Index, s.cp.Size, LeafHash(s.raw), s.proof.Path, s.cp.Root); err != nil {
 		return r.fail(StepSpine, ClassTampering, ExitInclusion, err)
 	}
