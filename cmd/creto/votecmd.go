@@ -13,7 +13,6 @@ import (
 	"github.com/creto-systems/creto/nhi"
 	"github.com/creto-systems/creto/oversight/kind"
 	cretov1 "github.com/creto-systems/creto/proto/creto/v1"
-	creto "github.com/creto-systems/creto/sdk/go"
 )
 
 type votedView struct {
