@@ -22,8 +22,9 @@ var ErrBadID = errors.New("malformed SPIFFE ID")
 // Role is what kind of identity a SPIFFE ID names.
 type Role string
 
-// Roles of a tenant's identities, and of the cluster's own. RoleNode exists
-// in both.
+// Roles of a tenant's identities, and of the cluster's own. RoleNode and
+// RoleSandbox exist in both: the cluster's RoleNode is a voter, which holds
+// every tenant's log, its RoleSandbox a machine that runs what nobody trusts.
 const (
 	RoleHuman   Role = "human"
 	RoleAgent   Role = "agent"
@@ -35,9 +36,9 @@ const (
 
 func (r Role) valid(system bool) bool {
 	switch r {
-	case RoleNode:
+	case RoleNode, RoleSandbox:
 		return true
-	case RoleHuman, RoleAgent, RoleService, RoleSandbox:
+	case RoleHuman, RoleAgent, RoleService:
 		return !system
 	case RoleAdmin:
 		return system

@@ -20,6 +20,7 @@ func TestFormatParse(t *testing.T) {
 		{TrustDomain: "creto.test", Tenant: tenant, Role: RoleNode, ID: id},
 		{TrustDomain: "creto.test", Tenant: tenant, Role: RoleSandbox, ID: id},
 		{TrustDomain: "a_b-1.x", System: true, Role: RoleNode, ID: id},
+		{TrustDomain: "creto.test", System: true, Role: RoleSandbox, ID: id},
 		{TrustDomain: strings.Repeat("a", 255), System: true, Role: RoleAdmin, ID: id},
 	} {
 		s, err := FormatID(p)

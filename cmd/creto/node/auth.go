@@ -20,7 +20,7 @@ type access uint8
 const (
 	accessNobody   access = iota // a method without a line in the table
 	accessPublic                 // anybody who reaches the listener
-	accessTenant                 // who may see the tenant that the request names; the empty tenant is the spine, which is public
+	accessTenant                 // who may see the tenant that the request names; see spineMethods
 	accessAdmin                  // an admin's SVID, or the admin socket
 	accessOperator               // an admin, or a voter's SVID
 	accessNode                   // a voter's SVID
@@ -78,6 +78,12 @@ var methods = map[string]access{
 	"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": accessPublic,
 }
 
+// spineMethods take the empty tenant: it means the spine, which is public.
+var spineMethods = map[string]bool{
+	cretov1.LedgerService_GetHeads_FullMethodName:       true,
+	cretov1.LedgerService_GetConsistency_FullMethodName: true,
+}
+
 // maxToken bounds a bearer token, in bytes.
 const maxToken = 512
 
@@ -110,6 +116,8 @@ type guard struct {
 	current func(ctx context.Context) error
 	// voter says whether a node is registered with the role of a voter and not removed, sandbox the same for sandbox nodes.
 	voter, sandbox func(id nhi.ID) bool
+	// serves says whether a sandbox node has registered in a tenant.
+	serves func(tenant, id nhi.ID) bool
 	// learn hears the gRPC address that a voter tells about itself; nil = nobody listens.
 	learn func(id nhi.ID, address string)
 }
@@ -152,7 +160,7 @@ func (g *guard) allow(ctx context.Context, method string) error {
 			return nil
 		}
 	case accessSandbox:
-		if c.system(spiffe.RoleNode) && g.sandbox(c.principal.ID) {
+		if c.system(spiffe.RoleSandbox) && g.sandbox(c.principal.ID) {
 			return nil
 		}
 	}
@@ -169,8 +177,8 @@ func (g *guard) allowRequest(ctx context.Context, method string, req any) error 
 		return notFound()
 	}
 	raw := r.GetTenant()
-	if len(raw) == 0 {
-		return nil // the spine; a method that wants a tenant refuses the request by its shape
+	if len(raw) == 0 && spineMethods[method] {
+		return nil
 	}
 	if len(raw) != len(nhi.ID{}) {
 		return refuse(KindInvalid, "tenant has %d bytes, want 16", len(raw))
@@ -178,7 +186,7 @@ func (g *guard) allowRequest(ctx context.Context, method string, req any) error 
 	tenant := nhi.ID(raw)
 	c := callerOf(ctx)
 	switch {
-	case c.local, c.system(spiffe.RoleAdmin), c.system(spiffe.RoleNode) && (g.voter(c.principal.ID) || g.sandbox(c.principal.ID)):
+	case c.local, c.system(spiffe.RoleAdmin), c.system(spiffe.RoleNode) && g.voter(c.principal.ID):
 		return nil
 	case tenant.IsZero() && method == cretov1.IdentityService_GetKey_FullMethodName:
 		return nil // keys are public: receipts are verified with the nodes', which a trust file names by id
@@ -186,6 +194,8 @@ func (g *guard) allowRequest(ctx context.Context, method string, req any) error 
 		// The rest of the system log is for the cluster's own.
 	case !c.principal.System && !c.principal.Tenant.IsZero() && c.principal.Tenant == tenant:
 		return nil
+	case method == cretov1.EventService_Submit_FullMethodName && c.system(spiffe.RoleSandbox) && g.sandbox(c.principal.ID) && g.serves(tenant, c.principal.ID):
+		return nil // its own reports; it reads no log
 	case c.token != nil && g.readToken(tenant, c.token):
 		return nil
 	case c.token != nil:

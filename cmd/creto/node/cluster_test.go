@@ -4,15 +4,21 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/hex"
+	"errors"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -21,8 +27,11 @@ import (
 
 	"github.com/creto-systems/creto/ledger"
 	"github.com/creto-systems/creto/nhi"
+	"github.com/creto-systems/creto/nhi/keyfile"
 	"github.com/creto-systems/creto/nhi/registry"
+	"github.com/creto-systems/creto/nhi/spiffe"
 	cretov1 "github.com/creto-systems/creto/proto/creto/v1"
+	sandboxkind "github.com/creto-systems/creto/sandbox/kind"
 )
 
 // eventually waits for a condition that another goroutine brings about.
@@ -383,4 +392,101 @@ func TestJoinSandbox(t *testing.T) {
 			t.Errorf("%s by a sandbox node: got %v, want denied", m, err)
 		}
 	}
+	source, err := spiffe.OpenSource(time.Now, "dev.creto.internal", c.AdminSVID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := spiffe.Principal{TrustDomain: "dev.creto.internal", System: true, Role: spiffe.RoleSandbox, ID: joined.NodeID}
+	if got := source.SVID().Principal(); got != want {
+		t.Errorf("SVID: got %v, want %v", got, want)
+	}
+	// It reads no log, not even that of a tenant it serves.
+	for round, serves := range []bool{false, true} {
+		for m, rule := range methods {
+			submit := m == cretov1.EventService_Submit_FullMethodName
+			if rule != accessTenant || submit && serves {
+				continue
+			}
+			if err := callAny(t, node, m, c.Tenant); status.Code(err) != codes.NotFound {
+				t.Errorf("%s by a sandbox node, serves %t: got %v, want not found", m, serves, err)
+			}
+		}
+		if round == 0 {
+			c.offer(node, joined)
+		}
+	}
+	if err := callAny(t, node, cretov1.EventService_Submit_FullMethodName, c.Tenant); status.Code(err) == codes.NotFound {
+		t.Errorf("submit for a tenant it serves: got %v", err)
+	}
+	if err := callAny(t, node, cretov1.EventService_Submit_FullMethodName, nhi.ID{}); status.Code(err) != codes.NotFound {
+		t.Errorf("submit to the system log: got %v, want not found", err)
+	}
+	anybody := func(spiffe.Principal) error { return nil }
+	// The peer listener does not let it in: TLS 1.3 tells the client with the first read.
+	conn, err := tls.Dial("tcp", c.Servers()[0].PeerAddr(), spiffe.ClientTLS(source, anybody))
+	if err == nil {
+		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+		if _, err = conn.Read(make([]byte, 1)); !isAlert(err) {
+			t.Errorf("peer listener: got %v, want the connection refused", err)
+		}
+		_ = conn.Close()
+	}
+	// It cannot pose as the server that one joins through: no token is sent to it.
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fake := grpc.NewServer(grpc.Creds(credentials.NewTLS(spiffe.ServerTLS(source, anybody, false))), grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error {
+		t.Error("a call reached a sandbox node that posed as a voter")
+		return nil
+	}))
+	go func() { _ = fake.Serve(lis) }()
+	defer fake.Stop()
+	join.Addr, join.Dir = lis.Addr().String(), filepath.Join(t.TempDir(), "t")
+	if _, err := JoinCluster(t.Context(), join); status.Code(err) != codes.Unavailable {
+		t.Errorf("join through a sandbox node: got %v, want no connection", err)
+	}
+}
+
+// offer registers a sandbox node in the tenant, as its agent does.
+func (c *cluster) offer(cc *grpc.ClientConn, joined *JoinResult) {
+	c.t.Helper()
+	k, _, err := keyfile.Read(filepath.Join(joined.Dir, nodeKeyFile), nil)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	key, err := k.Private()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	body := &sandboxkind.NodeBody{Node: k.ID, Classes: []sandboxkind.Class{sandboxkind.Process}, Capacity: 1, TTL: int64(time.Minute)}
+	raw, err := proto.Marshal(&cretov1.SubmitRequest{Tenant: c.Tenant[:], Envelopes: []*cretov1.Envelope{c.sign(key, c.event(c.Tenant, k.ID, sandboxkind.Node, body))}})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	stream, err := cretov1.NewSandboxServiceClient(cc).Connect(c.t.Context())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, m := range []*cretov1.NodeMessage{
+		{Message: &cretov1.NodeMessage_Hello{Hello: &cretov1.NodeHello{NodeId: k.ID[:], Tenant: c.Tenant[:]}}},
+		{Message: &cretov1.NodeMessage_Report{Report: &cretov1.NodeReport{SubmitRequest: raw}}},
+	} {
+		if err := stream.Send(m); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	m, err := stream.Recv()
+	if err != nil || m.GetAck() == nil || m.GetAck().GetError() != "" {
+		c.t.Fatalf("register a sandbox node: got %v, %v, want an acknowledgement", m, err)
+	}
+	if err := stream.CloseSend(); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func isAlert(err error) bool {
+	var alert tls.AlertError
+	op, ok := errors.AsType[*net.OpError](err)
+	return errors.As(err, &alert) || ok && op.Op == "remote error" || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
 }

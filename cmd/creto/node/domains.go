@@ -12,6 +12,7 @@ import (
 	"github.com/creto-systems/creto/nhi"
 	"github.com/creto-systems/creto/nhi/authz"
 	"github.com/creto-systems/creto/nhi/registry"
+	"github.com/creto-systems/creto/nhi/spiffe"
 	"github.com/creto-systems/creto/oversight"
 	oversightkind "github.com/creto-systems/creto/oversight/kind"
 	cretov1 "github.com/creto-systems/creto/proto/creto/v1"
@@ -74,9 +75,31 @@ func (d *domains) register(g grpc.ServiceRegistrar, s *Server) {
 		Reads: snapshots{s}, Changes: s, Submitter: s.edge, Logger: s.log,
 		Peer: func(ctx context.Context) (nhi.ID, bool) {
 			p := callerOf(ctx).principal // the guard has held it against the ledger
-			return p.ID, p.System
+			return p.ID, p.System && p.Role == spiffe.RoleSandbox
 		},
 	})
+}
+
+// serves says whether a sandbox node has registered in a tenant, as far as this node has applied.
+func (s *Server) serves(tenant, id nhi.ID) bool {
+	snap, err := s.ledger.Read()
+	if err != nil {
+		return false
+	}
+	defer snap.Close()
+	t, err := snap.Tenant(tenant)
+	if err != nil || t.Slot == ledger.SystemSlot {
+		return false
+	}
+	found := false
+	err = ledger.Guard(func() error {
+		v, err := snap.View(t)
+		if err == nil {
+			found = slices.ContainsFunc(sandbox.Nodes(v), func(n sandbox.NodeInfo) bool { return n.ID == id })
+		}
+		return err
+	})
+	return err == nil && found
 }
 
 // snapshots gives the sandbox's queries what they read.

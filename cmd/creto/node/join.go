@@ -45,6 +45,10 @@ func NewJoinToken(random io.Reader) (token string, digest nhi.Digest, err error)
 	return token, sha256.Sum256([]byte(token)), nil
 }
 
+// svidRoles are the roles that SVIDs of joined nodes name. A sandbox node's is not a voter's: whoever breaks out of a sandbox
+// holds an SVID that neither replicates the log, nor reads one, nor serves a join.
+var svidRoles = map[registry.Role]spiffe.Role{registry.RoleVoter: spiffe.RoleNode, registry.RoleSandbox: spiffe.RoleSandbox}
+
 var joinRoles = map[string]registry.Role{"voter": registry.RoleVoter, "sandbox": registry.RoleSandbox}
 
 // errJoin is the one refusal of a token that does not admit: unknown, used, expired, or of another role.
@@ -85,7 +89,7 @@ func (c *clusterService) Join(ctx context.Context, req *cretov1.JoinRequest) (*c
 	if err != nil {
 		return nil, &Error{Kind: KindInvalid, Message: "certificate request is malformed", Cause: err}
 	}
-	order := spiffe.Order{PublicKey: key, Principal: systemPrincipal(s.identity.genesis.TrustDomain, spiffe.RoleNode, id)}
+	order := spiffe.Order{PublicKey: key, Principal: systemPrincipal(s.identity.genesis.TrustDomain, svidRoles[role], id)}
 	order.DNSNames, order.IPs = hostsOf(req.GetRaftAddr(), req.GetGrpcAddr())
 	order.TTL = spiffe.MaxTTL
 	// The certificate is made first, because it can fail, and given last.
@@ -248,6 +252,7 @@ func (c *JoinConfig) join(ctx context.Context) (*JoinResult, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Only a voter is told the token: a sandbox node that poses as one would redeem it itself.
 	creds := credentials.NewTLS(spiffe.AnonymousClientTLS(source, spiffe.AllowRoles(bundle.TrustDomain(), spiffe.RoleNode)))
 	cc, err := grpc.NewClient("passthrough:///"+c.Addr, grpc.WithTransportCredentials(creds))
 	if err != nil {

@@ -46,6 +46,7 @@ func (s *Server) register() error {
 			local: local, readToken: s.readToken, current: s.barrier,
 			voter:   func(id nhi.ID) bool { return s.isMember(id, registry.RoleVoter) },
 			sandbox: func(id nhi.ID) bool { return s.isMember(id, registry.RoleSandbox) },
+			serves:  s.serves,
 			learn: func(id nhi.ID, address string) {
 				if err := s.book.learn(id, address); err != nil {
 					s.log.Warn("address was not kept", "err", err)
