@@ -29,8 +29,12 @@ func VerifyAny(file io.Reader, t *Trust, o Options) (*Report, error) {
 	}
 	switch {
 	case bytes.HasPrefix(b, []byte(containerHead)):
-		if c, _, err := decodeContainer(b); err == nil && c.Type == string(KindReceipt) {
+		c, _, err := decodeContainer(b)
+		switch {
+		case err == nil && c.Type == string(KindReceipt):
 			return VerifyReceiptFile(b, t, o)
+		case err == nil && c.Type == string(KindConsistency):
+			return VerifyConsistencyFile(b, t, o)
 		}
 		return VerifyEventProof(b, t, o)
 	case bytes.HasPrefix(b, []byte(tlogProofHeader)):

@@ -1,5 +1,5 @@
 // Package verify checks what a Creto cluster proves, offline and without trusting its operator: leaves, heads, checkpoints,
-// cosignatures, Merkle proofs, receipts, proof files and completeness files, all against a trust file.
+// cosignatures, Merkle proofs, receipts, proof files, consistency files and completeness files, all against a trust file.
 //
 // The two calls most programs need are ParseTrust, which reads a trust file, and VerifyAny, which reads a file of any
 // kind the project writes and returns a Report, or a *Failure that names the step which did not hold.

@@ -128,7 +128,8 @@ func FuzzVerifyAny(f *testing.F) {
 	fx := newFixture(f, 0)
 	event, complete := encode(f, fx.proof(f, fx.one, 6)), fx.completeness(f, 0, 1, 0, 1)
 	note := must[*verify.Note](f)(fx.Checkpoint(0)).Marshal()
-	for _, b := range [][]byte{event, complete, note} {
+	consistent := encode(f, must[*verify.ConsistencyFile](f)(fx.Consistency(1, 2)))
+	for _, b := range [][]byte{event, complete, note, consistent} {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -137,7 +138,7 @@ func FuzzVerifyAny(f *testing.F) {
 			t.Fatalf("got %+v, %v", r, err)
 		}
 		// A note may carry any signatures by unknown keys; files of the other kinds are bound by every byte.
-		if r.OK && r.Kind != verify.KindCheckpoint && !bytes.Equal(b, event) && !bytes.Equal(b, complete) {
+		if r.OK && r.Kind != verify.KindCheckpoint && !bytes.Equal(b, event) && !bytes.Equal(b, complete) && !bytes.Equal(b, consistent) {
 			t.Fatalf("a file that nobody wrote verifies: %x", b)
 		}
 	})

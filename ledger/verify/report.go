@@ -15,6 +15,7 @@ const (
 	KindEvent        FileKind = "event"        // one leaf, its event and its way to the spine
 	KindReceipt      FileKind = "receipt"      // a node's signed promise
 	KindCompleteness FileKind = "completeness" // every leaf of a tenant in a period
+	KindConsistency  FileKind = "consistency"  // two checkpoints of one log, the later of which extends the earlier
 	KindCheckpoint   FileKind = "checkpoint"   // a checkpoint note
 	KindTLogProof    FileKind = "tlog-proof"   // a c2sp.org/tlog-proof@v1, checked against a leaf given beside it
 	KindUnknown      FileKind = "unknown"

@@ -26,6 +26,7 @@ const (
 	StepAge          = "age"          // the head is as fresh as the caller demands
 	StepLeaves       = "leaves"       // the leaves of a completeness file rebuild the root
 	StepEpochs       = "epochs"       // the two heads enclose the period
+	StepConsistency  = "consistency"  // the earlier tree is a prefix of the later one
 	StepIntegrity    = "integrity"    // the file's own checksum
 	StepReceipt      = "receipt"      // the node's signature over the receipt
 )

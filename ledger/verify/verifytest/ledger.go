@@ -231,17 +231,58 @@ func (l *Ledger) Seal() error {
 	return nil
 }
 
-func (l *Ledger) spine() *verify.SmallTree {
+func (l *Ledger) spine() *verify.SmallTree { return verify.NewSmallTree(l.spineHashes()) }
+
+func (l *Ledger) spineHashes() []nhi.Digest {
 	hashes := make([]nhi.Digest, len(l.Epochs))
 	for i, e := range l.Epochs {
 		hashes[i] = verify.LeafHash(e.Spine)
 	}
-	return verify.NewSmallTree(hashes)
+	return hashes
 }
 
 // Checkpoint returns the newest spine checkpoint, signed by the log key and cosigned by the first n nodes.
-func (l *Ledger) Checkpoint(n int) (*verify.Note, error) {
-	c := verify.Checkpoint{Origin: verify.SpineOrigin(Cluster), Size: uint64(len(l.Epochs)), Root: l.spine().Root()}
+func (l *Ledger) Checkpoint(n int) (*verify.Note, error) { return l.CheckpointAt(len(l.Epochs), n) }
+
+// Consistency proves that the spine of from epochs is a prefix of that of to epochs, cosigned by all nodes.
+func (l *Ledger) Consistency(from, to int) (*verify.ConsistencyFile, error) {
+	p := &verify.ConsistencyFile{LedgerID: l.ID}
+	for _, c := range []struct {
+		size int
+		note *[]byte
+	}{{from, &p.From}, {to, &p.To}} {
+		n, err := l.CheckpointAt(c.size, len(l.Nodes))
+		if err != nil {
+			return nil, err
+		}
+		*c.note = n.Marshal()
+	}
+	p.Path = subproof(from, l.spineHashes()[:to], true)
+	return p, nil
+}
+
+// subproof is SUBPROOF of RFC 6962, 2.1.2.
+func subproof(m int, leaves []nhi.Digest, whole bool) []nhi.Digest {
+	n := len(leaves)
+	if m == n {
+		if whole {
+			return nil
+		}
+		return []nhi.Digest{verify.NewSmallTree(leaves).Root()}
+	}
+	k := 1
+	for k*2 < n {
+		k *= 2
+	}
+	if m <= k {
+		return append(subproof(m, leaves[:k], whole), verify.NewSmallTree(leaves[k:]).Root())
+	}
+	return append(subproof(m-k, leaves[k:], false), verify.NewSmallTree(leaves[:k]).Root())
+}
+
+// CheckpointAt is Checkpoint of the first size epochs.
+func (l *Ledger) CheckpointAt(size, n int) (*verify.Note, error) {
+	c := verify.Checkpoint{Origin: verify.SpineOrigin(Cluster), Size: uint64(size), Root: verify.NewSmallTree(l.spineHashes()[:size]).Root()}
 	note, err := verify.SignCheckpoint(c, l.Log)
 	if err != nil {
 		return nil, err

@@ -295,6 +295,19 @@ func (v *vectors) files(w *world) error {
 		return err
 	}
 	add("receipt", verify.KindReceipt, b, 0, "", "")
+	c, err := w.Consistency(1, 2)
+	if err != nil {
+		return err
+	}
+	if b, err = c.Encode(); err != nil {
+		return err
+	}
+	add("second epoch extends the first", verify.KindConsistency, b, 0, "", "")
+	c.Path[0][0] ^= 1
+	if b, err = c.Encode(); err != nil {
+		return err
+	}
+	add("second epoch does not extend the first", verify.KindConsistency, b, verify.ExitConsistency, verify.StepConsistency, verify.ClassTampering)
 	return nil
 }
 
