@@ -66,8 +66,8 @@ func (a *apply) activate(level uint32) (any, error) {
 	if level != a.meta.active+1 {
 		return a.meta.active, nil
 	}
-	if level > SupportedLevel {
-		return nil, fmt.Errorf("active level rises to %d, this binary knows %d", level, SupportedLevel)
+	if level > a.cfg.Level {
+		return nil, fmt.Errorf("active level rises to %d, this binary knows %d", level, a.cfg.Level)
 	}
 	sys, err := a.tenant(SystemSlot)
 	if err != nil {

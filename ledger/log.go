@@ -30,6 +30,10 @@ type Config struct {
 	// must be a pure function of the view.
 	Tree func(v View) registry.Tree
 
+	// Level is the highest feature level that the kinds know; optional: SupportedLevel. Tests raise it to stand for a binary of
+	// tomorrow.
+	Level uint32
+
 	CacheBytes   int64 // block cache of the store, out of which up to four memtables are taken; optional: 160 MiB
 	MemTableSize int   // bytes of a memtable; optional: 16 MiB
 	MaxTenants   int   // tenants whose growing edge is kept in memory, about 10 KiB each; optional: 4096
@@ -113,6 +117,9 @@ func Open(cfg Config) (*Log, error) {
 	}
 	if cfg.MaxTenants == 0 {
 		cfg.MaxTenants = 4096
+	}
+	if cfg.Level == 0 {
+		cfg.Level = SupportedLevel
 	}
 	l := &Log{
 		cfg: cfg, tenants: make(map[uint32]*tenantState), open: make(map[uint64]int), watch: make(chan struct{}), erasures: make(chan struct{}, 1),
@@ -252,8 +259,8 @@ func (l *Log) load() (err error) {
 		}
 		l.found(g, raw)
 	}
-	if l.meta.active > SupportedLevel {
-		return fmt.Errorf("the store's active level is %d, this binary knows %d", l.meta.active, SupportedLevel)
+	if l.meta.active > l.cfg.Level {
+		return fmt.Errorf("the store's active level is %d, this binary knows %d", l.meta.active, l.cfg.Level)
 	}
 	l.spine, err = loadTree(s, SpineSlot)
 	return err
