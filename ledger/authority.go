@@ -90,7 +90,7 @@ func (au *authority) check(a *Authority, v View, k *Kind, ev *nhi.Event, at int6
 		refuse(&registry.Error{Code: registry.CodeUnauthorized, Hop: -1})
 		return
 	}
-	if a.Signer.Key.Suite < least {
+	if a.Signer.Key.Suite < max(least, au.least(v, k, a.Signer.Identity.Type)) {
 		refuse(&registry.Error{Code: registry.CodeWeakSuite, Hop: -1})
 		return
 	}
@@ -108,6 +108,18 @@ func (au *authority) check(a *Authority, v View, k *Kind, ev *nhi.Event, at int6
 	if err != nil {
 		refuse(err)
 	}
+}
+
+// least is the least suite beside that of events: of what the kind carries and, for nodes, of what nodes sign.
+func (au *authority) least(v View, k *Kind, signer registry.Type) (least nhi.Suite) {
+	for _, class := range [...]registry.ObjectClass{k.Object, registry.ClassNode} {
+		if class == 0 || class == registry.ClassNode && signer != registry.Node {
+			continue
+		}
+		sys := v.System()
+		least = max(least, au.suites.Least(RegistryView(sys), position(sys), class))
+	}
+	return least
 }
 
 func refusalDetail(err error) []byte {

@@ -2,11 +2,13 @@ package ledger_test
 
 import (
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/creto-systems/creto/ledger"
 	"github.com/creto-systems/creto/ledger/ledgertest"
 	"github.com/creto-systems/creto/ledger/verify"
+	"github.com/creto-systems/creto/nhi"
 	"github.com/creto-systems/creto/nhi/registry"
 )
 
@@ -64,4 +66,50 @@ func TestAuthorityRegistersAfterMistakes(t *testing.T) {
 			t.Errorf("human: %v", err)
 		}
 	})
+}
+
+// TestMinSuiteOfEveryClass shows where the ledger itself holds a key against the least suite of a class, at the edge and in
+// Apply: events always, what a kind says it carries, and whatever nodes sign. The classes of links and of keys are held by the
+// registry, where those are registered.
+func TestMinSuiteOfEveryClass(t *testing.T) {
+	kinds := func() []ledger.Kind {
+		c := &counter{}
+		all := []ledger.Kind{{Name: "plain", Handler: c}, {Name: "by.node", Handler: c, Nodes: true}}
+		for name, class := range map[string]registry.ObjectClass{
+			"policy": registry.ClassPolicy, "vote": registry.ClassApproval, "report": registry.ClassAttest,
+		} {
+			all = append(all, ledger.Kind{Name: name, Handler: c, Object: class})
+		}
+		return all
+	}
+	names := []string{"plain", "by.node", "policy", "vote", "report"}
+	for class, refused := range map[registry.ObjectClass][]string{
+		registry.ClassEvent: names, registry.ClassDelegation: nil, registry.ClassApproval: {"vote"}, registry.ClassPolicy: {"policy"},
+		registry.ClassAttest: {"report"}, registry.ClassNode: {"by.node"}, registry.ClassKey: nil,
+	} {
+		f := ledgertest.New(t, kinds()...)
+		if err := f.Log.PutMinSuite(class, nhi.SuiteMLDSA65Ed25519+1); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			by := f.Authority
+			if name == "by.node" {
+				by = f.Node
+			}
+			want := verify.OutcomeAccepted
+			if slices.Contains(refused, name) {
+				want = verify.OutcomeWeakSuite
+			}
+			s := f.Event(by, name, countBody{N: 1})
+			f.WithView(f.Tenant, func(v ledger.View) {
+				a, err := f.Log.Authorize(v, s.Event, by.Key.Public().ID(), f.Now)
+				if err != nil || ledger.OutcomeOf(a.Refused) != want {
+					t.Errorf("class %d: %s at the edge: got %s, %v, want %s", class, name, a.Refused, err, want)
+				}
+			})
+			if r := f.Submit(s)[0]; r.State != ledger.Sequenced || r.Outcome != want {
+				t.Errorf("class %d: %s: got %s, %s, want %s", class, name, r.State, r.Outcome, want)
+			}
+		}
+	}
 }

@@ -1,6 +1,22 @@
 package ledger
 
-import "context"
+import (
+	"context"
+	"encoding/binary"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/creto-systems/creto/nhi"
+	"github.com/creto-systems/creto/nhi/canon"
+	"github.com/creto-systems/creto/nhi/registry"
+)
+
+// PutMinSuite sets the least suite of a class from the system log's first leaf on, as no event can while there is one suite.
+func (l *Log) PutMinSuite(class registry.ObjectClass, suite nhi.Suite) error {
+	key := binary.BigEndian.AppendUint64([]byte{byte(class)}, 0)
+	row := canon.MustMarshal(map[uint64]uint64{1: uint64(suite), 2: 0})
+	return l.db.Set(rowKey(nil, Table(registry.TableMinSuite), SystemSlot, key), row, pebble.NoSync)
+}
 
 // CompactAll moves every row down to the lowest level.
 func (l *Log) CompactAll(ctx context.Context) error {

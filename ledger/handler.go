@@ -194,6 +194,9 @@ type Kind struct {
 	System, Everywhere bool
 	// Nodes: a node of the cluster may sign it in a tenant's log, with its key of slot 0.
 	Nodes bool
+	// Object is the class of what the event carries (a policy, an approval, an attestation): its signer's key must reach the least
+	// suite of that class as well as that of events. 0 = events alone. A node's key must reach that of ClassNode, whatever it signs.
+	Object registry.ObjectClass
 	// Check is the cheap check of the body at the edge before consensus; Decide repeats it. nil = none.
 	Check func(ev *nhi.Event) error
 }

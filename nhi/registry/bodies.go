@@ -114,15 +114,16 @@ type MinSuiteBody struct {
 // ObjectClass is a class of signed objects with a least suite of its own.
 type ObjectClass uint8
 
-// The classes.
+// The classes, and whose key is held against them. This package does it for links
+// and new keys; the ledger for all others, at the edge and in Apply.
 const (
-	ClassEvent      ObjectClass = 1
-	ClassDelegation ObjectClass = 2
-	ClassApproval   ObjectClass = 3
-	ClassPolicy     ObjectClass = 4
-	ClassAttest     ObjectClass = 5
-	ClassNode       ObjectClass = 6
-	ClassKey        ObjectClass = 7 // keys that are registered
+	ClassEvent      ObjectClass = 1 // whoever signs an event
+	ClassDelegation ObjectClass = 2 // issuer, links above and countersigner of a new link
+	ClassApproval   ObjectClass = 3 // whoever signs an event of a kind that carries an approval
+	ClassPolicy     ObjectClass = 4 // … a policy
+	ClassAttest     ObjectClass = 5 // … an attestation
+	ClassNode       ObjectClass = 6 // a node, whatever it signs
+	ClassKey        ObjectClass = 7 // a key that is registered
 )
 
 // Valid reports whether c is one of the classes.
