@@ -46,7 +46,7 @@ func (l *Log) Purge(ctx context.Context, slot uint32, from, to uint64) error {
 	if from > to {
 		return fmt.Errorf("purge erased addenda: leaves %d to %d: %w", from, to, ErrRange)
 	}
-	return l.purge(ctx, []purgeRange{{slot, from, to}})
+	return l.purge(ctx, []purgeRange{{slot, from, to}}, l.applied.Load())
 }
 
 type purgeRange struct {
@@ -64,7 +64,7 @@ func (l *Log) PurgeErased(ctx context.Context) (n int, err error) {
 	if err != nil || len(ranges) == 0 {
 		return 0, err
 	}
-	if err := l.purge(ctx, ranges); err != nil {
+	if err := l.purge(ctx, ranges, binary.BigEndian.Uint64(last[:])); err != nil {
 		return 0, err
 	}
 	if err := l.storePurgeMark(last); err != nil {
@@ -161,12 +161,13 @@ func (l *Log) unpurged() (last purgeMark, ranges []purgeRange, err error) {
 	return last, ranges, err
 }
 
-func (l *Log) purge(ctx context.Context, ranges []purgeRange) error {
-	applied, err := l.bury(ranges)
-	if err != nil {
+// purge removes the bytes of what the commands through an index have erased. Snapshots that were opened after that command do
+// not show it, and are not waited for.
+func (l *Log) purge(ctx context.Context, ranges []purgeRange, through uint64) error {
+	if err := l.bury(ranges); err != nil {
 		return fmt.Errorf("purge erased addenda: %w", err)
 	}
-	if err := poll(ctx, func() (bool, error) { return l.oldestSnapshot() >= applied, nil }); err != nil {
+	if err := poll(ctx, func() (bool, error) { return l.oldestSnapshot() >= through, nil }); err != nil {
 		return fmt.Errorf("purge erased addenda: wait for open snapshots: %w", err)
 	}
 	for _, r := range ranges {
@@ -187,33 +188,33 @@ func (l *Log) purge(ctx context.Context, ranges []purgeRange) error {
 // bury deletes the rows of erased addenda once more, which changes nothing that can be read, and flushes. A row and its first
 // deletion may both have reached the lowest level while a snapshot kept them apart; a compaction looks at that level only if
 // something above it overlaps.
-func (l *Log) bury(ranges []purgeRange) (applied uint64, err error) {
+func (l *Log) bury(ranges []purgeRange) (err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.usable(); err != nil {
-		return 0, err
+		return err
 	}
 	b := l.db.NewBatch()
 	defer func() { err = errors.Join(err, b.Close()) }()
 	for _, r := range ranges {
 		erased, err := l.erasedIn(r)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		for _, index := range erased {
 			for n := range nhi.MaxAddenda {
 				for _, t := range [...]Table{tableAddenda, tableKeyring} {
 					if err := b.Delete(ordinalKey(nil, t, r.slot, index, n), nil); err != nil {
-						return 0, err
+						return err
 					}
 				}
 			}
 		}
 	}
 	if err := l.db.Apply(b, pebble.NoSync); err != nil {
-		return 0, l.breakDown(&FatalError{Op: "commit batch", Err: err})
+		return l.breakDown(&FatalError{Op: "commit batch", Err: err})
 	}
-	return l.meta.applied, l.flush()
+	return l.flush()
 }
 
 // erasedIn returns the leaves of a range whose addenda are erased, which alone may be buried.
