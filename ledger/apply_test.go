@@ -447,11 +447,12 @@ func TestStampsRiseWhateverIsProposed(t *testing.T) {
 		}
 	}
 	check(submit(base, 1)[0], true)
+	check(submit(last, 1)[0], true)
 	check(submit(base-int64(time.Hour), 1)[0], true)
 	check(submit(1<<63-1, 1)[0], true)
 	check(submit(-5, 1)[0], true)
-	if last != base+6 {
-		t.Errorf("last stamp: got %d, want %d", last, base+6)
+	if last != base+7 {
+		t.Errorf("last stamp: got %d, want %d", last, base+7)
 	}
 }
 
