@@ -34,8 +34,8 @@ type Config struct {
 	// tomorrow.
 	Level uint32
 
-	CacheBytes   int64 // block cache of the store, out of which up to four memtables are taken; optional: 160 MiB
-	MemTableSize int   // bytes of a memtable; optional: 16 MiB
+	CacheBytes   int64 // block cache of the store, out of which up to four memtables are taken; optional: 320 MiB
+	MemTableSize int   // bytes of a memtable; optional: 64 MiB
 	MaxTenants   int   // tenants whose growing edge is kept in memory, about 10 KiB each; optional: 4096
 }
 
@@ -110,10 +110,10 @@ func Open(cfg Config) (*Log, error) {
 		cfg.FS = vfs.Default
 	}
 	if cfg.CacheBytes == 0 {
-		cfg.CacheBytes = 160 << 20
+		cfg.CacheBytes = 320 << 20
 	}
 	if cfg.MemTableSize == 0 {
-		cfg.MemTableSize = 16 << 20
+		cfg.MemTableSize = 64 << 20
 	}
 	if cfg.MaxTenants == 0 {
 		cfg.MaxTenants = 4096

@@ -383,7 +383,7 @@ func (r *loadRun) answered(i int, resp *cretov1.SubmitResponse, tries int64) err
 	defer r.mu.Unlock()
 	r.retries += tries
 	last := uint64(0)
-	for _, p := range results {
+	for k, p := range results {
 		switch p.GetState() {
 		case cretov1.Result_STATE_SEQUENCED, cretov1.Result_STATE_DUPLICATE:
 			if p.GetState() == cretov1.Result_STATE_DUPLICATE {
@@ -404,7 +404,11 @@ func (r *loadRun) answered(i int, resp *cretov1.SubmitResponse, tries int64) err
 			r.reason = p.GetState().String() + " " + p.GetReason()
 		}
 		if r.receipts != nil && len(p.GetReceipt()) > 0 {
-			if err := r.receipts.Append(p.GetReceipt()); err != nil {
+			receipt, err := creto.ReceiptOf(resp, k)
+			if err != nil {
+				return fmt.Errorf("read answer: result %d: %w", k, err)
+			}
+			if err := r.receipts.Append(receipt); err != nil {
 				return localError(err)
 			}
 		}

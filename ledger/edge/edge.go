@@ -91,6 +91,9 @@ type Submission struct {
 type Result struct {
 	ledger.EventResult
 	Receipt []byte // encoded verify.SignedReceipt; nil for events without a leaf
+	// ReceiptSignature, if not nil, belongs into the receipt, whose own is empty (verify.JoinReceipt): one slice for all events
+	// of a command.
+	ReceiptSignature []byte
 	Reason  string // why, in words, for an event that got no leaf
 }
 
@@ -194,7 +197,7 @@ func (e *Edge) failed(sub *Submission, err error) []Result {
 		r.State, r.Outcome, r.Reason = ledger.Invalid, verify.OutcomeInvalid, ErrUnauthenticated.Error()
 	case errors.Is(err, ErrPushback):
 		r.Reason = err.Error()
-	case errors.Is(err, ErrUnavailable):
+	case errors.Is(err, ErrUnavailable), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 	default:
 		e.cfg.Logger.Error("envelope was not answered", "err", err)
 	}

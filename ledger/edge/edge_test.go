@@ -231,7 +231,11 @@ func TestSubmit(t *testing.T) {
 		}
 		seen[x.Index] = true
 		var s verify.SignedReceipt
-		signed, err := verify.DecodeSignedReceipt(x.Receipt)
+		whole, err := verify.JoinReceipt(x.Receipt, x.ReceiptSignature)
+		if err != nil {
+			t.Fatalf("receipt %d: %v", i, err)
+		}
+		signed, err := verify.DecodeSignedReceipt(whole)
 		if err != nil {
 			t.Fatalf("receipt %d: %v", i, err)
 		}

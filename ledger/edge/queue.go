@@ -202,6 +202,7 @@ func (e *Edge) command(items []*item) ([]byte, error) {
 func (e *Edge) finish(items []*item, results []ledger.EventResult, err error) {
 	defer func() { <-e.flying }()
 	var receipts [][]byte
+	var signature []byte
 	if err == nil {
 		want := 0
 		for _, it := range items {
@@ -210,7 +211,7 @@ func (e *Edge) finish(items []*item, results []ledger.EventResult, err error) {
 		if len(results) != want {
 			err = fmt.Errorf("submit: %d results for %d events", len(results), want)
 		} else {
-			receipts, err = e.receipts(items[0].tenant, results)
+			receipts, signature, err = e.receipts(items[0].tenant, results)
 		}
 	}
 	if err != nil && !errors.Is(err, ErrPushback) && !errors.Is(err, ErrUnavailable) {
@@ -224,6 +225,9 @@ func (e *Edge) finish(items []*item, results []ledger.EventResult, err error) {
 			a.results = make([]Result, len(it.events))
 			for i := range a.results {
 				a.results[i] = Result{EventResult: results[at+i], Receipt: receipts[at+i]}
+				if receipts[at+i] != nil {
+					a.results[i].ReceiptSignature = signature
+				}
 			}
 			at += len(it.events)
 		}
@@ -232,8 +236,8 @@ func (e *Edge) finish(items []*item, results []ledger.EventResult, err error) {
 	}
 }
 
-// receipts signs one receipt per event that has a leaf, all under one signature.
-func (e *Edge) receipts(tenant nhi.ID, results []ledger.EventResult) ([][]byte, error) {
+// receipts makes one receipt per event that has a leaf, and the one signature over all of them, which they leave out.
+func (e *Edge) receipts(tenant nhi.ID, results []ledger.EventResult) (receipts [][]byte, signature []byte, err error) {
 	out := make([][]byte, len(results))
 	var bodies []verify.Receipt
 	var at []int
@@ -248,16 +252,18 @@ func (e *Edge) receipts(tenant nhi.ID, results []ledger.EventResult) ([][]byte, 
 		at = append(at, i)
 	}
 	if len(bodies) == 0 {
-		return out, nil
+		return out, nil, nil
 	}
 	signed, err := verify.SignReceipts(e.cfg.NodeKey, e.cfg.LedgerID(), e.cfg.Node, bodies)
 	if err != nil {
-		return nil, fmt.Errorf("sign receipts: %w", err)
+		return nil, nil, fmt.Errorf("sign receipts: %w", err)
 	}
+	signature = signed[0].Signature
 	for k := range signed {
+		signed[k].Signature = nil
 		if out[at[k]], err = signed[k].Encode(); err != nil {
-			return nil, fmt.Errorf("encode receipt: %w", err)
+			return nil, nil, fmt.Errorf("encode receipt: %w", err)
 		}
 	}
-	return out, nil
+	return out, signature, nil
 }

@@ -27,6 +27,21 @@ func TestSignedReceiptByHand(t *testing.T) {
 		if !bytes.Equal(got, want) {
 			t.Errorf("path of %d: got %x, want %x", path, got, want)
 		}
+		bare := *s
+		bare.Signature = nil
+		unsigned, err := bare.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if joined, err := verify.JoinReceipt(unsigned, s.Signature); err != nil || !bytes.Equal(joined, got) {
+			t.Errorf("path of %d: joined %x, %v, want %x", path, joined, err, got)
+		}
+		if _, err := verify.JoinReceipt(got, s.Signature); err == nil {
+			t.Errorf("path of %d: a second signature was joined", path)
+		}
+		if _, err := verify.JoinReceipt(unsigned, nil); err == nil {
+			t.Errorf("path of %d: no signature was joined", path)
+		}
 		if again, err := verify.DecodeSignedReceipt(got); err != nil || len(again.Path) != path {
 			t.Errorf("path of %d: decoded %+v, %v", path, again, err)
 		}

@@ -131,6 +131,9 @@ func results(r *cretov1.SubmitRequest, resp *cretov1.SubmitResponse) ([]*Result,
 	out := make([]*Result, want)
 	for i, p := range resp.GetResults() {
 		res, err := ResultOf(p, resp.GetHeight())
+		if err == nil {
+			res.Receipt, err = ReceiptOf(resp, i)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("read answer: result %d: %w", i, err)
 		}
@@ -139,7 +142,22 @@ func results(r *cretov1.SubmitRequest, resp *cretov1.SubmitResponse) ([]*Result,
 	return out, nil
 }
 
-// ResultOf returns the result that a message of the API holds.
+// ReceiptOf returns the whole receipt of result i of an answer, which holds the signature of all receipts of a command once;
+// nil if there is none.
+func ReceiptOf(resp *cretov1.SubmitResponse, i int) ([]byte, error) {
+	p := resp.GetResults()[i]
+	n := int(p.GetReceiptSignature())
+	switch {
+	case n == 0:
+		return bytes.Clone(p.GetReceipt()), nil
+	case n > len(resp.GetReceiptSignatures()):
+		return nil, fmt.Errorf("receipt is under signature %d of %d", n, len(resp.GetReceiptSignatures()))
+	}
+	return verify.JoinReceipt(p.GetReceipt(), resp.GetReceiptSignatures()[n-1])
+}
+
+// ResultOf returns the result that a message of the API holds. Its receipt is whole only if it was alone in its answer; see
+// ReceiptOf.
 func ResultOf(p *cretov1.Result, height string) (*Result, error) {
 	s, ok := states[p.GetState()]
 	if !ok {

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 
@@ -65,7 +66,35 @@ var states = map[ledger.EventState]cretov1.Result_State{
 	ledger.Stale:     cretov1.Result_STATE_STALE,
 }
 
-// results writes what became of events.
+// answer writes what became of events, each signature of their receipts once.
+func answer(in []edge.Result) *cretov1.SubmitResponse {
+	resp := &cretov1.SubmitResponse{Results: results(in), Height: heightSequenced}
+	for i, r := range in {
+		n := len(resp.ReceiptSignatures)
+		switch {
+		case r.ReceiptSignature == nil:
+			continue
+		case n == 0 || !bytes.Equal(resp.ReceiptSignatures[n-1], r.ReceiptSignature):
+			resp.ReceiptSignatures = append(resp.ReceiptSignatures, r.ReceiptSignature)
+			n++
+		}
+		resp.Results[i].ReceiptSignature = uint32(n)
+	}
+	return resp
+}
+
+// whole is the result of one event by itself, with its receipt whole.
+func whole(r edge.Result) *cretov1.Result {
+	p := results([]edge.Result{r})[0]
+	if r.ReceiptSignature != nil {
+		if joined, err := verify.JoinReceipt(r.Receipt, r.ReceiptSignature); err == nil {
+			p.Receipt = joined
+		}
+	}
+	return p
+}
+
+// results writes what became of events, without the signatures of their receipts.
 func results(in []edge.Result) []*cretov1.Result {
 	out := make([]*cretov1.Result, len(in))
 	for i, r := range in {
@@ -95,11 +124,14 @@ func results(in []edge.Result) []*cretov1.Result {
 	return out
 }
 
-// fromResults reads what the leader answered.
-func fromResults(in []*cretov1.Result) []edge.Result {
-	out := make([]edge.Result, len(in))
-	for i, p := range in {
+// fromAnswer reads what the leader answered.
+func fromAnswer(resp *cretov1.SubmitResponse) []edge.Result {
+	out := make([]edge.Result, len(resp.GetResults()))
+	for i, p := range resp.GetResults() {
 		r := edge.Result{Receipt: p.GetReceipt(), Reason: p.GetReason()}
+		if n := int(p.GetReceiptSignature()); n > 0 && n <= len(resp.GetReceiptSignatures()) {
+			r.ReceiptSignature = resp.GetReceiptSignatures()[n-1]
+		}
 		for state, s := range states {
 			if s == p.GetState() {
 				r.State = state

@@ -52,7 +52,7 @@ func (s *Server) Forward(ctx context.Context, tenant nhi.ID, subs []edge.Submiss
 	if err != nil {
 		return nil, fromLeader(err)
 	}
-	return fromResults(resp.GetResults()), nil
+	return fromAnswer(resp), nil
 }
 
 // leaderIndex asks the leader for a read index.

@@ -145,7 +145,7 @@ func (c *clusterService) ChangeMember(ctx context.Context, req *cretov1.ChangeMe
 	if err != nil {
 		return nil, err
 	}
-	resp := &cretov1.ChangeMemberResponse{Result: results(rs)[0]}
+	resp := &cretov1.ChangeMemberResponse{Result: whole(rs[0])}
 	if r := rs[0]; r.State != ledger.Sequenced && r.State != ledger.Duplicate || !r.Outcome.Accepted() {
 		return resp, nil
 	}

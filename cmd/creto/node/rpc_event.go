@@ -49,7 +49,7 @@ func (s *Server) submit(ctx context.Context, req *cretov1.SubmitRequest, commit 
 	for _, r := range rs {
 		s.metrics.events.WithLabelValues(r.State.String(), r.Outcome.String()).Inc()
 	}
-	resp := &cretov1.SubmitResponse{Results: results(rs), Height: heightSequenced}
+	resp := answer(rs)
 	if req.GetWait() != cretov1.Height_HEIGHT_PUBLISHED {
 		return resp, nil
 	}

@@ -388,12 +388,17 @@ type Result struct {
 	OutcomeCode uint32 `protobuf:"varint,7,opt,name=outcome_code,json=outcomeCode,proto3" json:"outcome_code,omitempty"`
 	// Canonical CBOR, shape by kind (docs/formats.md).
 	Detail []byte `protobuf:"bytes,8,opt,name=detail,proto3" json:"detail,omitempty"`
-	// Signed receipt (canonical CBOR); empty for events without a leaf.
+	// Signed receipt (canonical CBOR); empty for events without a leaf. All
+	// receipts of one command stand under one signature, so that it is given once
+	// for the whole answer; see receipt_signature.
 	Receipt []byte `protobuf:"bytes,9,opt,name=receipt,proto3" json:"receipt,omitempty"`
 	// Why, in words, when the event was not accepted.
-	Reason        string `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Reason string `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Which of the answer's receipt_signatures, counted from 1, belongs into
+	// field 8 of the receipt, which is empty then. 0: the receipt is whole.
+	ReceiptSignature uint32 `protobuf:"varint,11,opt,name=receipt_signature,json=receiptSignature,proto3" json:"receipt_signature,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Result) Reset() {
@@ -496,13 +501,22 @@ func (x *Result) GetReason() string {
 	return ""
 }
 
+func (x *Result) GetReceiptSignature() uint32 {
+	if x != nil {
+		return x.ReceiptSignature
+	}
+	return 0
+}
+
 type SubmitResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Results []*Result              `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
 	// sequenced or published, whichever was reached.
-	Height        string `protobuf:"bytes,2,opt,name=height,proto3" json:"height,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Height string `protobuf:"bytes,2,opt,name=height,proto3" json:"height,omitempty"`
+	// Signatures of the results' receipts, each once.
+	ReceiptSignatures [][]byte `protobuf:"bytes,3,rep,name=receipt_signatures,json=receiptSignatures,proto3" json:"receipt_signatures,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *SubmitResponse) Reset() {
@@ -547,6 +561,13 @@ func (x *SubmitResponse) GetHeight() string {
 		return x.Height
 	}
 	return ""
+}
+
+func (x *SubmitResponse) GetReceiptSignatures() [][]byte {
+	if x != nil {
+		return x.ReceiptSignatures
+	}
+	return nil
 }
 
 // EventView is one leaf and what belongs to it.
@@ -1166,7 +1187,7 @@ const file_creto_v1_event_proto_rawDesc = "" +
 	"\rSubmitRequest\x12\x1f\n" +
 	"\x06tenant\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x06tenant\x12=\n" +
 	"\tenvelopes\x18\x02 \x03(\v2\x12.creto.v1.EnvelopeB\v\xbaH\b\x92\x01\x05\b\x01\x10\x80\x02R\tenvelopes\x12.\n" +
-	"\x04wait\x18\x03 \x01(\x0e2\x10.creto.v1.HeightB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04wait\"\xaf\x03\n" +
+	"\x04wait\x18\x03 \x01(\x0e2\x10.creto.v1.HeightB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04wait\"\xdc\x03\n" +
 	"\x06Result\x12,\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x16.creto.v1.Result.StateR\x05state\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x1b\n" +
@@ -1178,17 +1199,19 @@ const file_creto_v1_event_proto_rawDesc = "" +
 	"\x06detail\x18\b \x01(\fR\x06detail\x12\x18\n" +
 	"\areceipt\x18\t \x01(\fR\areceipt\x12\x16\n" +
 	"\x06reason\x18\n" +
-	" \x01(\tR\x06reason\"\x80\x01\n" +
+	" \x01(\tR\x06reason\x12+\n" +
+	"\x11receipt_signature\x18\v \x01(\rR\x10receiptSignature\"\x80\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fSTATE_SEQUENCED\x10\x01\x12\x13\n" +
 	"\x0fSTATE_DUPLICATE\x10\x02\x12\x12\n" +
 	"\x0eSTATE_CONFLICT\x10\x03\x12\x11\n" +
 	"\rSTATE_INVALID\x10\x04\x12\x0f\n" +
-	"\vSTATE_STALE\x10\x05\"T\n" +
+	"\vSTATE_STALE\x10\x05\"\x83\x01\n" +
 	"\x0eSubmitResponse\x12*\n" +
 	"\aresults\x18\x01 \x03(\v2\x10.creto.v1.ResultR\aresults\x12\x16\n" +
-	"\x06height\x18\x02 \x01(\tR\x06height\"\xc5\x02\n" +
+	"\x06height\x18\x02 \x01(\tR\x06height\x12-\n" +
+	"\x12receipt_signatures\x18\x03 \x03(\fR\x11receiptSignatures\"\xc5\x02\n" +
 	"\tEventView\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
 	"\x04leaf\x18\x02 \x01(\fR\x04leaf\x12\x1b\n" +
