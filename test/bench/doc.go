@@ -3,5 +3,6 @@
 //
 // Events are signed before the clock starts. The client runs on the same machine and its work is part of the figure, so it is
 // kept small: requests are encoded beforehand as well, and answers are only looked at as far as their states go. -o FILE writes
-// the figures as JSON. The exit code says whether every target was reached.
+// the figures as JSON. The exit code says whether every target that is expected by now was reached; the design's others are shown
+// beside their figures.
 package main

@@ -21,13 +21,15 @@ import (
 
 // Figure is one line of the table.
 type Figure struct {
-	Name   string             `json:"name"`
-	Value  float64            `json:"value"`
-	Unit   string             `json:"unit"`
-	Target string             `json:"target,omitempty"`
-	OK     *bool              `json:"ok,omitempty"` // nil: no target
-	More   map[string]float64 `json:"more,omitempty"`
-	Note   string             `json:"note,omitempty"`
+	Name   string  `json:"name"`
+	Value  float64 `json:"value"`
+	Unit   string  `json:"unit"`
+	Target string  `json:"target,omitempty"`
+	OK     *bool   `json:"ok,omitempty"` // nil: no target
+	// Expected: the target is to be reached by now, and the exit code says whether it was. Otherwise it is the design's.
+	Expected bool               `json:"expected,omitempty"`
+	More     map[string]float64 `json:"more,omitempty"`
+	Note     string             `json:"note,omitempty"`
 }
 
 // Report is everything that a run has measured.
@@ -69,7 +71,7 @@ func main() {
 	}
 }
 
-var errTargets = errors.New("a target was not reached")
+var errTargets = errors.New("a target that is expected by now was not reached")
 
 func run(ctx context.Context) (err error) {
 	b := &bench{out: os.Stdout}
@@ -130,7 +132,7 @@ func run(ctx context.Context) (err error) {
 		}
 	}
 	for _, f := range b.report.Figures {
-		if f.OK != nil && !*f.OK {
+		if f.Expected && f.OK != nil && !*f.OK {
 			return errTargets
 		}
 	}
@@ -157,6 +159,12 @@ func below(f Figure, target float64) Figure {
 	return f
 }
 
+// expected marks a target as one to be reached by now.
+func expected(f Figure) Figure {
+	f.Expected = true
+	return f
+}
+
 func (b *bench) add(f Figure) {
 	b.report.Figures = append(b.report.Figures, f)
 	mark := " "
@@ -165,7 +173,11 @@ func (b *bench) add(f Figure) {
 	}
 	fmt.Fprintf(b.out, "%s %-44s %12.3f %-10s", mark, f.Name, f.Value, f.Unit)
 	if f.Target != "" {
-		fmt.Fprintf(b.out, " (%s)", f.Target)
+		whose := "design"
+		if f.Expected {
+			whose = "expected"
+		}
+		fmt.Fprintf(b.out, " (%s: %s)", whose, f.Target)
 	}
 	keys := make([]string, 0, len(f.More))
 	for k := range f.More {

@@ -82,7 +82,7 @@ func (b *bench) throughput(ctx context.Context, name string, batch, per int, tar
 	if batch > 0 {
 		note = fmt.Sprintf("one batch to a request, %d requests under way", b.flight)
 	}
-	b.add(atLeast(Figure{Name: name + ", committed", Value: float64(l.events) / l.took.Seconds(), Unit: "events/s", More: more, Note: note}, target))
+	b.add(expected(atLeast(Figure{Name: name + ", committed", Value: float64(l.events) / l.took.Seconds(), Unit: "events/s", More: more, Note: note}, target)))
 	m := lag.summary()
 	b.add(Figure{Name: name + ", published after", Value: m["p99_ms"], Unit: "ms p99", More: m})
 	// What else runs on the machine takes its share: processor time says what the figure would be without.
@@ -307,6 +307,10 @@ func (b *bench) leaderKill(ctx context.Context) error {
 	var took latencies
 	const rounds = 5
 	for range rounds {
+		// A healthy cluster: the node that was killed before has everything again, and could lead.
+		if err := b.c.Settle(ctx); err != nil {
+			return err
+		}
 		leader, err := b.c.Leader(ctx)
 		if err != nil {
 			return err
@@ -373,7 +377,7 @@ func (b *bench) leaderKill(ctx context.Context) error {
 		}
 	}
 	m := took.summary()
-	b.add(below(Figure{Name: "leader killed, writes resume", Value: m["max_ms"] / 1000, Unit: "s max", More: m, Note: fmt.Sprintf("%d rounds", rounds)}, 3))
+	b.add(expected(below(Figure{Name: "leader killed, writes resume", Value: m["max_ms"] / 1000, Unit: "s max", More: m, Note: fmt.Sprintf("%d rounds", rounds)}, 3)))
 	return nil
 }
 
