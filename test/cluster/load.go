@@ -91,6 +91,11 @@ func (l *Load) Start(ctx context.Context) {
 // Stop lets every worker finish what it has begun, for at most limit, and returns the first error that was about more than
 // availability.
 func (l *Load) Stop(limit time.Duration) error {
+	select {
+	case <-l.end:
+		return nil // stopped before
+	default:
+	}
 	close(l.end)
 	timer := time.AfterFunc(limit, l.stop)
 	defer timer.Stop()

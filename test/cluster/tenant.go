@@ -207,3 +207,16 @@ func Usage(meter string, n uint64) []byte {
 	}
 	return b
 }
+
+// Revoke revokes an identity and returns the leaf that did.
+func (t *Tenant) Revoke(ctx context.Context, id nhi.ID) (index uint64, err error) {
+	b, err := (&registry.StatusBody{ID: id, Reason: "test"}).Encode()
+	if err != nil {
+		return 0, err
+	}
+	r, err := t.Authority.Agent.Do(ctx, registry.KindRevoke, b)
+	if err != nil {
+		return 0, err
+	}
+	return r.Index, nil
+}
