@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -373,25 +374,28 @@ func Get(ctx context.Context, url, token string) ([]byte, error) {
 // Settle waits until all running nodes have applied the same commands, nothing is left to seal, and everything is published.
 // Nobody may be writing.
 func (c *Cluster) Settle(ctx context.Context) error {
+	// The leader seals at most every 250 ms while there is news: after more than twice that without a change there is none.
+	const quiet = 600 * time.Millisecond
+	var hash []byte
+	since := time.Now()
 	return Eventually(ctx, 60*time.Second, "nodes to agree", func(ctx context.Context) error {
-		var first *cretov1.StatusResponse
 		for i := range c.Nodes {
 			if !c.Running(i) {
 				continue
 			}
 			s, err := c.Status(ctx, i)
-			if err != nil {
-				return fmt.Errorf("node %d: %w", i, err)
-			}
-			if first == nil {
-				first = s
-			}
 			switch {
-			case s.GetEpoch() != first.GetEpoch() || string(s.GetStateHash()) != string(first.GetStateHash()):
-				return fmt.Errorf("node %d is at epoch %d, another at %d", i, s.GetEpoch(), first.GetEpoch())
+			case err != nil:
+				return fmt.Errorf("node %d: %w", i, err)
+			case !bytes.Equal(s.GetStateHash(), hash):
+				hash, since = s.GetStateHash(), time.Now()
+				return fmt.Errorf("node %d is at epoch %d, and not where another is, or was", i, s.GetEpoch())
 			case s.GetPublishedEpoch() != s.GetEpoch():
 				return fmt.Errorf("node %d has published epoch %d of %d", i, s.GetPublishedEpoch(), s.GetEpoch())
 			}
+		}
+		if time.Since(since) < quiet {
+			return errors.New("something was applied a moment ago")
 		}
 		return nil
 	})
