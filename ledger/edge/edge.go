@@ -94,7 +94,7 @@ type Result struct {
 	// ReceiptSignature, if not nil, belongs into the receipt, whose own is empty (verify.JoinReceipt): one slice for all events
 	// of a command.
 	ReceiptSignature []byte
-	Reason  string // why, in words, for an event that got no leaf
+	Reason           string // why, in words, for an event that got no leaf
 }
 
 // Edge takes events in on one node.
