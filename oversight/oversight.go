@@ -72,9 +72,9 @@ func New(cfg Config) *Oversight {
 // Kinds returns the kinds that oversight handles, for the ledger's table.
 func (o *Oversight) Kinds() []ledger.Kind {
 	return []ledger.Kind{
-		{Name: kind.Publish, Class: ledger.Ask, Handler: o, Cedar: true, InApply: true, Check: checkPublish},
+		{Name: kind.Publish, Class: ledger.Ask, Handler: o, Cedar: true, InApply: true, Object: registry.ClassPolicy, Check: checkPublish},
 		{Name: kind.Request, Class: ledger.Ask, Handler: o, Cedar: true, Oversight: true, Check: checkRequest},
-		{Name: kind.Vote, Class: ledger.Ask, Handler: o, InApply: true, Check: checkBody(kind.DecodeVoteBody)},
+		{Name: kind.Vote, Class: ledger.Ask, Handler: o, InApply: true, Object: registry.ClassApproval, Check: checkBody(kind.DecodeVoteBody)},
 		{Name: kind.Withdraw, Class: ledger.Ask, Handler: o, InApply: true, Check: checkBody(kind.DecodeRefBody)},
 		{Name: kind.Claim, Class: ledger.Ask, Handler: o, Cedar: true, Check: checkBody(kind.DecodeClaimBody)},
 		{Name: kind.Report, Class: ledger.Fact, Handler: o, Cites: citesClaim, Check: checkBody(kind.DecodeReportBody)},

@@ -72,7 +72,7 @@ func (s *Sandbox) Kinds() []ledger.Kind {
 	return []ledger.Kind{
 		{Name: kind.Claim, Class: ledger.Ask, Handler: s, Cedar: true, Check: check(kind.DecodeClaimBody)},
 		{Name: kind.Node, Class: ledger.Ask, Handler: s, Nodes: true, Check: check(kind.DecodeNodeBody)},
-		{Name: kind.Report, Class: ledger.Fact, Handler: s, Nodes: true, Cites: citesReport, Check: checkReport},
+		{Name: kind.Report, Class: ledger.Fact, Handler: s, Nodes: true, Object: registry.ClassAttest, Cites: citesReport, Check: checkReport},
 		{Name: kind.Usage, Class: ledger.Fact, Handler: s, Nodes: true, Cites: citesUsage, Check: check(kind.DecodeUsageBody)},
 	}
 }
