@@ -110,7 +110,7 @@ type Config struct {
 	// token), never from looking at the disk: a lost disk would look the same.
 	Join bool
 
-	// Heartbeat (1s), Election (1s) and LeaderLease (500ms) are Raft's timers: a follower that hears nothing for one to
+	// Heartbeat (1s), Election (1s) and LeaderLease (1s) are Raft's timers: a follower that hears nothing for one to
 	// two heartbeats asks for an election. Multiply all three for slow networks.
 	Heartbeat, Election, LeaderLease time.Duration
 	// CommitTimeout (5ms) is how late followers of an idle stream learn of the last commit.
@@ -142,7 +142,7 @@ func (c *Config) ensureDefaults() {
 	}
 	def(&c.Heartbeat, time.Second)
 	def(&c.Election, time.Second)
-	def(&c.LeaderLease, 500*time.Millisecond)
+	def(&c.LeaderLease, time.Second)
 	def(&c.CommitTimeout, 5*time.Millisecond)
 	def(&c.StorageTimeout, 10*time.Second)
 	if c.Logger == nil {

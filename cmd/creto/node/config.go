@@ -87,7 +87,7 @@ type LogConfig struct {
 type RaftConfig struct {
 	Heartbeat   time.Duration `yaml:"heartbeat,omitempty"`    // default 1s
 	Election    time.Duration `yaml:"election,omitempty"`     // default 1s
-	LeaderLease time.Duration `yaml:"leader_lease,omitempty"` // default 500ms; at most Heartbeat
+	LeaderLease time.Duration `yaml:"leader_lease,omitempty"` // default 1s; at most Heartbeat
 }
 
 // LimitsConfig bound what clients may hold.

@@ -36,7 +36,7 @@ import (
 const DefaultDevPort = 7400
 
 // Raft's timers of a development cluster: its network is one machine's loopback.
-var devRaft = RaftConfig{Heartbeat: 400 * time.Millisecond, Election: 400 * time.Millisecond, LeaderLease: 200 * time.Millisecond}
+var devRaft = RaftConfig{Heartbeat: 700 * time.Millisecond, Election: 700 * time.Millisecond, LeaderLease: 700 * time.Millisecond}
 
 // DevConfig says how to start a development cluster.
 type DevConfig struct {
