@@ -99,6 +99,7 @@ func (b *bench) throughput(ctx context.Context, name string, batch, per int, tar
 		work[role+"_µs"] = float64(d.Microseconds()) / float64(l.events)
 	}
 	work["others_cores"] = float64(b.report.Machine.Cores)*(used2-used)/(total2-total) - ours.Seconds()/l.took.Seconds()
+	work["alone_events/s"] = float64(b.report.Machine.Cores) * float64(l.events) / ours.Seconds()
 	b.add(Figure{Name: name + ", processor time", Value: float64(ours.Microseconds()) / float64(l.events), Unit: "µs/event", More: work, Note: "all nodes and the client"})
 	if err := b.c.Settle(ctx); err != nil {
 		return err

@@ -115,8 +115,12 @@ func (h *harness) ok(err error) {
 func (h *harness) show() {
 	h.t.Helper()
 	for _, t := range h.tenants {
-		cps, err := h.Checkpoints(h.t.Context(), t)
-		h.ok(err)
+		// A node that has just come back shows a checkpoint once it has published one again.
+		var cps []Checkpoint
+		h.ok(Eventually(h.t.Context(), 20*time.Second, "checkpoints", func(ctx context.Context) (err error) {
+			cps, err = h.Checkpoints(ctx, t)
+			return err
+		}))
 		for _, c := range cps {
 			h.shown = append(h.shown, invariants.Checkpoint{
 				From: fmt.Sprintf("node %d", c.Node), Spine: c.Tenant.IsZero(), Tenant: c.Tenant, Size: c.Size, Root: c.Root,
