@@ -159,6 +159,10 @@ func (g *guard) allow(ctx context.Context, method string) error {
 			g.hear(ctx, c.principal.ID)
 			return nil
 		}
+		if c.system(spiffe.RoleNode) {
+			// Its SVID is the cluster's. Either it was removed, or this node has just started and does not know it yet.
+			return refuse(KindUnavailable, "this node knows no voter of that id yet")
+		}
 	case accessSandbox:
 		if c.system(spiffe.RoleSandbox) && g.sandbox(c.principal.ID) {
 			return nil
