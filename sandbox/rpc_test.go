@@ -37,7 +37,7 @@ func serve(t *testing.T) *served {
 	t.Helper()
 	s := &served{world: newWorld(t)}
 	l := bufconn.Listen(1 << 20)
-	server := grpc.NewServer()
+	server := grpc.NewServer(grpc.WaitForHandlers(true)) // a handler must not outlive the log it reads
 	New(charger{s.world}).RegisterService(server, ServiceConfig{
 		Reads: s, Changes: s, Submitter: s,
 		Peer: func(context.Context) (nhi.ID, bool) { return s.peer, !s.peer.IsZero() },

@@ -68,7 +68,7 @@ func newWorld(t testing.TB) *world {
 	}
 
 	l := bufconn.Listen(1 << 20)
-	server := grpc.NewServer()
+	server := grpc.NewServer(grpc.WaitForHandlers(true)) // a handler must not outlive the log it reads
 	s.RegisterService(server, sandbox.ServiceConfig{
 		Reads: w, Changes: w, Submitter: w, Peer: func(context.Context) (nhi.ID, bool) { return w.node.ID, true },
 	})

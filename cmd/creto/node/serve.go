@@ -57,6 +57,7 @@ func (s *Server) register() error {
 			grpc.ChainUnaryInterceptor(w.unary), grpc.ChainStreamInterceptor(w.stream),
 			grpc.MaxRecvMsgSize(maxMessage), grpc.MaxHeaderListSize(maxHeaderList), grpc.MaxConcurrentStreams(uint32(s.cfg.Limits.Streams)),
 			grpc.ConnectionTimeout(10 * time.Second),
+			grpc.WaitForHandlers(true), // a handler must not outlive the log it reads: the log is closed after Stop
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
 		}
