@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -135,12 +137,23 @@ func (c *Cluster) addresses(i int) (l node.ListenConfig, n node.InitNode, err er
 
 // freePort returns an address that nobody listens on. Somebody else may take it before the node does: rare, and loud.
 func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find free port: %w", err)
+	for range 200 {
+		port := firstPort + rand.IntN(lastPort-firstPort+1)
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			continue
+		}
+		return l.Addr().String(), l.Close()
 	}
-	return l.Addr().String(), l.Close()
+	return "", fmt.Errorf("find free port: none of 200 between %d and %d", firstPort, lastPort)
 }
+
+// Ports of nodes that are stopped and started again lie below those that systems give to outgoing connections (32768 and up
+// on Linux, 49152 elsewhere): another program's connection cannot take one meanwhile.
+const (
+	firstPort = 12000
+	lastPort  = 19999
+)
 
 // configure tells a node where to listen, where that is not what others dial.
 func (c *Cluster) configure(dir string, l node.ListenConfig, n node.InitNode) error {
