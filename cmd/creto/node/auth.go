@@ -2,13 +2,12 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/peer"
 
+	"github.com/creto-systems/creto/ledger/edge"
 	"github.com/creto-systems/creto/nhi"
 	"github.com/creto-systems/creto/nhi/spiffe"
 	cretov1 "github.com/creto-systems/creto/proto/creto/v1"
@@ -84,6 +83,12 @@ var spineMethods = map[string]bool{
 	cretov1.LedgerService_GetConsistency_FullMethodName: true,
 }
 
+// systemMethods are open to anybody about the system log: the keys with which nodes sign receipts are public, and a trust file
+// names them by id.
+var systemMethods = map[string]bool{
+	cretov1.IdentityService_GetKey_FullMethodName: true,
+}
+
 // maxToken bounds a bearer token, in bytes.
 const maxToken = 512
 
@@ -98,6 +103,11 @@ func (c caller) system(role spiffe.Role) bool {
 	return c.principal.System && c.principal.Role == role
 }
 
+// anonymous: with nothing that could be held against the log.
+func (c caller) anonymous() bool {
+	return !c.local && c.token == nil && c.principal == spiffe.Principal{}
+}
+
 type callerKey struct{}
 
 // callerOf returns who makes the call; the interceptors have put it there.
@@ -108,27 +118,37 @@ func callerOf(ctx context.Context) caller {
 
 // guard authorises calls on one gRPC server.
 type guard struct {
-	local bool // the admin socket
+	local  bool // the admin socket
+	source *spiffe.Source
+	// applied is how far this node is: a stream's caller is looked at again when it has changed.
+	applied func() uint64
 	// readToken says whether a token may read the tenant's log now.
 	readToken func(tenant nhi.ID, token []byte) bool
 	// current returns when this node's state reflects every write acknowledged before the call: a token that this node does
 	// not know may be one that it has not heard of yet, because it has just started or follows a little behind.
 	current func(ctx context.Context) error
+	// serving says whether this node has caught up with what was committed before it started: until then it does not know
+	// whose certificates belong to members.
+	serving func() bool
 	// voter says whether a node is registered with the role of a voter and not removed, sandbox the same for sandbox nodes.
 	voter, sandbox func(id nhi.ID) bool
+	// admin says whether an admin is registered and active, member the same of a tenant's identity in its role.
+	admin  func(id nhi.ID) bool
+	member func(p spiffe.Principal) bool
 	// serves says whether a sandbox node has registered in a tenant.
 	serves func(tenant, id nhi.ID) bool
 	// learn hears the gRPC address that a voter tells about itself; nil = nobody listens.
 	learn func(id nhi.ID, address string)
 }
 
-func (g *guard) identify(ctx context.Context) context.Context {
+// caller says who makes a call, as its connection and metadata tell. An SVID that holds no longer is no SVID, and ends the
+// connection.
+func (g *guard) caller(ctx context.Context) (caller, error) {
 	c := caller{local: g.local}
-	if p, ok := peer.FromContext(ctx); ok {
-		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok {
-			if principal, err := spiffe.PeerPrincipal(info.State); err == nil {
-				c.principal = principal
-			}
+	if conn := connOf(ctx); conn != nil {
+		var err error
+		if c.principal, err = conn.state.principal(g.source, conn.State); err != nil {
+			return caller{}, err
 		}
 	}
 	if md, ok := metadata.FromIncomingContext(ctx); ok {
@@ -138,18 +158,39 @@ func (g *guard) identify(ctx context.Context) context.Context {
 			}
 		}
 	}
-	return context.WithValue(ctx, callerKey{}, c)
+	return c, nil
 }
 
-// allow decides what can be decided without the request.
-func (g *guard) allow(ctx context.Context, method string) error {
-	c := callerOf(ctx)
+// holds looks twice: what this node does not know may be what it has not heard of yet.
+func (g *guard) holds(ctx context.Context, is func() bool) (bool, error) {
+	if is() {
+		return true, nil
+	}
+	if err := g.current(ctx); err != nil {
+		return false, err
+	}
+	return is(), nil
+}
+
+// allow decides what can be decided without the request, which is not read if it refuses.
+func (g *guard) allow(ctx context.Context, c caller, method string) error {
 	switch methods[method] {
-	case accessPublic, accessTenant:
+	case accessPublic:
+		return nil
+	case accessTenant:
+		if c.anonymous() && !spineMethods[method] && !systemMethods[method] {
+			return notFound()
+		}
 		return nil
 	case accessAdmin, accessOperator:
-		if c.local || c.system(spiffe.RoleAdmin) {
+		if c.local {
 			return nil
+		}
+		if c.system(spiffe.RoleAdmin) {
+			ok, err := g.holds(ctx, func() bool { return g.admin(c.principal.ID) })
+			if ok || err != nil {
+				return err
+			}
 		}
 		if methods[method] == accessOperator && c.system(spiffe.RoleNode) && g.voter(c.principal.ID) {
 			return nil
@@ -168,11 +209,14 @@ func (g *guard) allow(ctx context.Context, method string) error {
 			return nil
 		}
 	}
+	if c.principal.System && !g.serving() {
+		return fmt.Errorf("%w: this node does not know yet whether %s is a member", edge.ErrUnavailable, c.principal)
+	}
 	return refuse(KindDenied, "%s is not for this caller", method)
 }
 
 // allowRequest decides about the tenant that the request names.
-func (g *guard) allowRequest(ctx context.Context, method string, req any) error {
+func (g *guard) allowRequest(ctx context.Context, c caller, method string, req any) error {
 	if methods[method] != accessTenant {
 		return nil
 	}
@@ -187,30 +231,42 @@ func (g *guard) allowRequest(ctx context.Context, method string, req any) error 
 	if len(raw) != len(nhi.ID{}) {
 		return refuse(KindInvalid, "tenant has %d bytes, want 16", len(raw))
 	}
-	tenant := nhi.ID(raw)
-	c := callerOf(ctx)
+	ok, err := g.sees(ctx, c, method, nhi.ID(raw))
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return notFound()
+	}
+	return nil
+}
+
+// sees says whether a caller may call a method about a tenant.
+func (g *guard) sees(ctx context.Context, c caller, method string, tenant nhi.ID) (bool, error) {
+	p := c.principal
 	switch {
-	case c.local, c.system(spiffe.RoleAdmin), c.system(spiffe.RoleNode) && g.voter(c.principal.ID):
-		return nil
-	case tenant.IsZero() && method == cretov1.IdentityService_GetKey_FullMethodName:
-		return nil // keys are public: receipts are verified with the nodes', which a trust file names by id
+	case c.local:
+		return true, nil
+	case c.system(spiffe.RoleAdmin):
+		return g.holds(ctx, func() bool { return g.admin(p.ID) })
+	case c.system(spiffe.RoleNode) && g.voter(p.ID):
+		return true, nil
 	case tenant.IsZero():
 		// The rest of the system log is for the cluster's own.
-	case !c.principal.System && !c.principal.Tenant.IsZero() && c.principal.Tenant == tenant:
-		return nil
-	case method == cretov1.EventService_Submit_FullMethodName && c.system(spiffe.RoleSandbox) && g.sandbox(c.principal.ID) && g.serves(tenant, c.principal.ID):
-		return nil // its own reports; it reads no log
-	case c.token != nil && g.readToken(tenant, c.token):
-		return nil
-	case c.token != nil:
-		if err := g.current(ctx); err != nil {
-			return err
-		}
-		if g.readToken(tenant, c.token) {
-			return nil
+		return systemMethods[method], nil
+	case c.system(spiffe.RoleSandbox) && method == cretov1.EventService_Submit_FullMethodName && g.sandbox(p.ID) && g.serves(tenant, p.ID):
+		return true, nil // its own reports; it reads no log
+	}
+	if !p.System && !p.Tenant.IsZero() && p.Tenant == tenant {
+		ok, err := g.holds(ctx, func() bool { return g.member(p) })
+		if ok || err != nil {
+			return ok, err
 		}
 	}
-	return notFound()
+	if c.token == nil {
+		return false, nil
+	}
+	return g.holds(ctx, func() bool { return g.readToken(tenant, c.token) })
 }
 
 // hear passes on where the calling node says it is reached.
@@ -223,40 +279,4 @@ func (g *guard) hear(ctx context.Context, id nhi.ID) {
 			g.learn(id, v[0])
 		}
 	}
-}
-
-func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-	ctx = g.identify(ctx)
-	if err := g.allow(ctx, info.FullMethod); err != nil {
-		return nil, err
-	}
-	if err := g.allowRequest(ctx, info.FullMethod, req); err != nil {
-		return nil, err
-	}
-	return next(ctx, req)
-}
-
-func (g *guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	ctx := g.identify(ss.Context())
-	if err := g.allow(ctx, info.FullMethod); err != nil {
-		return err
-	}
-	return next(srv, &guardedStream{ServerStream: ss, ctx: ctx, guard: g, method: info.FullMethod})
-}
-
-// guardedStream holds every message of a stream against the table.
-type guardedStream struct {
-	grpc.ServerStream
-	ctx    context.Context
-	guard  *guard
-	method string
-}
-
-func (s *guardedStream) Context() context.Context { return s.ctx }
-
-func (s *guardedStream) RecvMsg(m any) error {
-	if err := s.ServerStream.RecvMsg(m); err != nil {
-		return err
-	}
-	return s.guard.allowRequest(s.ctx, s.method, m)
 }

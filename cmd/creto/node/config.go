@@ -94,6 +94,8 @@ type RaftConfig struct {
 type LimitsConfig struct {
 	Connections int `yaml:"connections,omitempty"` // of the gRPC listener, and of the read listener. Default: 4096
 	Streams     int `yaml:"streams,omitempty"`     // concurrent calls of one connection. Default: 256
+	// RequestBytes bounds the clients' requests that are read or served at one time, all together. Default: 256 MiB
+	RequestBytes int `yaml:"request_bytes,omitempty"`
 }
 
 // LoadConfig reads a configuration file strictly: an unknown key is an error. Defaults are not filled in.
@@ -172,6 +174,9 @@ func (c *Config) EnsureDefaults() {
 	if c.Limits.Streams == 0 {
 		c.Limits.Streams = 256
 	}
+	if c.Limits.RequestBytes == 0 {
+		c.Limits.RequestBytes = 256 << 20
+	}
 }
 
 // Validate reports everything that is wrong with a configuration whose defaults are filled in.
@@ -228,6 +233,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Limits.Connections < 1 || c.Limits.Streams < 1 {
 		bad("limits must be positive")
+	}
+	if c.Limits.RequestBytes < maxMessage {
+		bad("limits.request_bytes must have room for one request of %d bytes", maxMessage)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("check configuration: %w", err)

@@ -61,8 +61,14 @@ func (c *cluster) dial(i int, token string, admin bool) *grpc.ClientConn {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	return c.dialAs(i, src, token, admin)
+}
+
+// dialAs connects to node i with the SVID of a source, if svid is set.
+func (c *cluster) dialAs(i int, src *spiffe.Source, token string, svid bool) *grpc.ClientConn {
+	c.t.Helper()
 	tls := spiffe.AnonymousClientTLS(src, spiffe.AllowRoles("dev.creto.internal", spiffe.RoleNode))
-	if admin {
+	if svid {
 		tls = spiffe.ClientTLS(src, spiffe.AllowRoles("dev.creto.internal", spiffe.RoleNode))
 	}
 	opts := []grpc.DialOption{grpc.WithTransportCredentials(credentials.NewTLS(tls))}

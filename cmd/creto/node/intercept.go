@@ -4,9 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"runtime/debug"
-	"sync"
+	"time"
 
 	"buf.build/go/protovalidate"
 	"google.golang.org/grpc"
@@ -28,55 +27,152 @@ var largeMethods = map[string]bool{
 }
 
 // wrapper is what every call passes through, outermost first: a panic becomes an internal error, an error becomes a status,
-// then who may call, then whether the request has its declared shape.
+// then who may call, then the room for reading the request, then whether the caller may see the tenant that it names, then
+// whether it has its declared shape.
 type wrapper struct {
 	log      *slog.Logger
 	guard    *guard
+	admit    *admission
 	validate protovalidate.Validator
 	stopping <-chan struct{} // closed when the server begins to end: streams end with it
 }
 
-func (w *wrapper) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			resp, err = nil, w.panicked(ctx, info.FullMethod, r)
-		}
-	}()
-	resp, err = w.guard.unary(ctx, req, info, func(ctx context.Context, req any) (any, error) {
-		if err := w.check(info.FullMethod, req); err != nil {
-			return nil, err
-		}
-		return next(ctx, req)
-	})
-	if err != nil {
-		return nil, toStatus(ctx, w.log, info.FullMethod, err)
-	}
-	return resp, nil
-}
-
+// stream serves every call: unary ones are streams of one request and one answer here (registrar).
 func (w *wrapper) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
-	ctx, cancel := context.WithCancelCause(ss.Context())
-	defer cancel(nil)
-	done := make(chan struct{})
-	defer close(done)
-	// The goroutine ends with the call.
-	go func() {
-		select {
-		case <-w.stopping:
-			cancel(errStopping)
-		case <-done:
-		}
-	}()
+	ctx := ss.Context()
+	if streams(info) {
+		var cancel context.CancelCauseFunc
+		ctx, cancel = context.WithCancelCause(ctx)
+		defer cancel(nil)
+		done := make(chan struct{})
+		defer close(done)
+		// The goroutine ends with the call.
+		go func() {
+			select {
+			case <-w.stopping:
+				cancel(errStopping)
+			case <-done:
+			}
+		}()
+	}
 	defer func() {
 		if r := recover(); r != nil {
 			err = w.panicked(ctx, info.FullMethod, r)
 		}
 	}()
-	err = w.guard.stream(srv, &checkedStream{ServerStream: ss, ctx: ctx, wrapper: w, method: info.FullMethod}, info, next)
+	err = w.serve(ctx, srv, ss, info, next)
 	if err != nil && context.Cause(ctx) == errStopping {
 		err = errStopping
 	}
 	return toStatus(ss.Context(), w.log, info.FullMethod, err)
+}
+
+func streams(info *grpc.StreamServerInfo) bool { return info.IsClientStream || info.IsServerStream }
+
+func (w *wrapper) serve(ctx context.Context, srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	c, err := w.guard.caller(ctx)
+	if err != nil {
+		return err
+	}
+	if err := w.guard.allow(ctx, c, info.FullMethod); err != nil {
+		return err
+	}
+	conn := connOf(ctx)
+	if conn != nil && c.anonymous() {
+		defer conn.state.anonymous.Add(-1)
+		if conn.state.anonymous.Add(1) > maxAnonymous {
+			return errManyCalls
+		}
+	}
+	s := &callStream{ServerStream: ss, ctx: context.WithValue(ctx, callerKey{}, c), wrapper: w, method: info.FullMethod, long: streams(info)}
+	switch {
+	case conn == nil:
+		// The admin socket's owner has this process's rights.
+	case methods[info.FullMethod] == accessSandbox:
+		end, err := w.admit.openStream(c.principal.ID)
+		if err != nil {
+			return err
+		}
+		defer end()
+	default:
+		s.conn, s.held.pool = conn.state, w.admit.clients
+		if methods[info.FullMethod] == accessNode {
+			s.held.pool = w.admit.nodes
+		}
+		defer s.held.done()
+	}
+	return next(srv, s)
+}
+
+// callStream reads requests within bounds, holds every one against the table and the API's definition, and looks at a caller
+// again that is sent answers for long.
+type callStream struct {
+	grpc.ServerStream
+	ctx     context.Context
+	wrapper *wrapper
+	method  string
+	long    bool       // may last: the caller is looked at again
+	conn    *connState // nil: requests are read without waiting for room
+	held    admitted
+
+	request any       // the last one, if long
+	applied uint64    // what this node had applied when the caller was last looked at
+	checked time.Time // when that was
+}
+
+func (s *callStream) Context() context.Context { return s.ctx }
+
+func (s *callStream) RecvMsg(m any) error {
+	var err error
+	if s.conn == nil {
+		err = s.ServerStream.RecvMsg(m)
+	} else {
+		err = s.wrapper.admit.read(s.ctx, s.conn, &s.held, s.ServerStream, m)
+	}
+	if err != nil {
+		return err
+	}
+	g := s.wrapper.guard
+	applied, now := g.applied(), time.Now()
+	if s.request != nil {
+		if err := s.again(); err != nil {
+			return err
+		}
+	}
+	if err := g.allowRequest(s.ctx, callerOf(s.ctx), s.method, m); err != nil {
+		return err
+	}
+	if s.long {
+		s.request, s.applied, s.checked = m, applied, now
+	}
+	return s.wrapper.check(s.method, m)
+}
+
+// SendMsg sends an answer. A caller whose SVID has ended, whose token or identity was taken away, gets no further ones.
+func (s *callStream) SendMsg(m any) error {
+	if s.request == nil {
+		return s.ServerStream.SendMsg(m)
+	}
+	if applied, now := s.wrapper.guard.applied(), time.Now(); applied != s.applied || now.Sub(s.checked) >= recheckInterval {
+		if err := s.again(); err != nil {
+			return err
+		}
+		s.applied, s.checked = applied, now
+	}
+	return s.ServerStream.SendMsg(m)
+}
+
+// again looks at the caller as if the call began now.
+func (s *callStream) again() error {
+	g := s.wrapper.guard
+	c, err := g.caller(s.ctx)
+	if err != nil {
+		return err
+	}
+	if err := g.allow(s.ctx, c, s.method); err != nil {
+		return err
+	}
+	return g.allowRequest(s.ctx, c, s.method, s.request)
 }
 
 // errStopping ends streams while the node stops.
@@ -100,62 +196,4 @@ func (w *wrapper) check(method string, req any) error {
 		return &Error{Kind: KindInvalid, Message: err.Error(), Cause: err}
 	}
 	return nil
-}
-
-// checkedStream checks every message of a stream; the guard has seen it before.
-type checkedStream struct {
-	grpc.ServerStream
-	ctx     context.Context
-	wrapper *wrapper
-	method  string
-}
-
-func (s *checkedStream) Context() context.Context { return s.ctx }
-
-func (s *checkedStream) RecvMsg(m any) error {
-	if err := s.ServerStream.RecvMsg(m); err != nil {
-		return err
-	}
-	return s.wrapper.check(s.method, m)
-}
-
-// limitListener bounds the open connections of a listener: beyond the bound, new ones wait in the kernel.
-type limitListener struct {
-	net.Listener
-	slots chan struct{}
-	done  chan struct{}
-	once  sync.Once
-}
-
-func newLimitListener(l net.Listener, n int) *limitListener {
-	return &limitListener{Listener: l, slots: make(chan struct{}, n), done: make(chan struct{})}
-}
-
-func (l *limitListener) Accept() (net.Conn, error) {
-	select {
-	case l.slots <- struct{}{}:
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.slots
-		return nil, err
-	}
-	return &limitConn{Conn: c, release: sync.OnceFunc(func() { <-l.slots })}, nil
-}
-
-func (l *limitListener) Close() error {
-	l.once.Do(func() { close(l.done) })
-	return l.Listener.Close()
-}
-
-type limitConn struct {
-	net.Conn
-	release func()
-}
-
-func (c *limitConn) Close() error {
-	defer c.release()
-	return c.Conn.Close()
 }

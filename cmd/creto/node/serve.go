@@ -39,11 +39,13 @@ func (s *Server) register() error {
 		}
 		return nil
 	}
+	s.admit = newAdmission(int64(s.cfg.Limits.RequestBytes))
 	s.health = health.NewServer()
 	s.health.SetServingStatus(healthService, healthpb.HealthCheckResponse_NOT_SERVING)
 	build := func(local bool, creds credentials.TransportCredentials) *grpc.Server {
-		w := &wrapper{log: s.log, validate: validate, stopping: s.stopping, guard: &guard{
-			local: local, readToken: s.readToken, current: s.barrier,
+		w := &wrapper{log: s.log, validate: validate, stopping: s.stopping, admit: s.admit, guard: &guard{
+			local: local, source: s.source, applied: s.ledger.AppliedIndex, admin: s.isAdmin, member: s.isTenantMember,
+			readToken: s.readToken, current: s.barrier, serving: s.serving.Load,
 			voter:   func(id nhi.ID) bool { return s.isMember(id, registry.RoleVoter) },
 			sandbox: func(id nhi.ID) bool { return s.isMember(id, registry.RoleSandbox) },
 			serves:  s.serves,
@@ -54,23 +56,24 @@ func (s *Server) register() error {
 			},
 		}}
 		opts := []grpc.ServerOption{
-			grpc.ChainUnaryInterceptor(w.unary), grpc.ChainStreamInterceptor(w.stream),
+			grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connWindow),
 			grpc.MaxRecvMsgSize(maxMessage), grpc.MaxHeaderListSize(maxHeaderList), grpc.MaxConcurrentStreams(uint32(s.cfg.Limits.Streams)),
 			grpc.ConnectionTimeout(10 * time.Second),
 			grpc.WaitForHandlers(true), // a handler must not outlive the log it reads: the log is closed after Stop
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-			grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
+			grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second, MaxConnectionIdle: idleConnection}),
 		}
 		if creds != nil {
 			opts = append(opts, grpc.Creds(creds))
 		}
 		g := grpc.NewServer(opts...)
-		s.services(g)
-		healthpb.RegisterHealthServer(g, s.health)
-		reflection.Register(g)
+		r := registrar{g, w}
+		s.services(r)
+		healthpb.RegisterHealthServer(r, s.health)
+		reflection.Register(r)
 		return g
 	}
-	s.grpc = build(false, credentials.NewTLS(spiffe.ServerTLS(s.source, known, false)))
+	s.grpc = build(false, serverCreds{credentials.NewTLS(spiffe.ServerTLS(s.source, known, false))})
 	if s.admin != nil {
 		s.local = build(true, nil)
 	}
@@ -106,8 +109,10 @@ func httpServer(h http.Handler) *http.Server {
 
 // serve starts the listeners as tasks.
 func (s *Server) serve(task func(string, func(context.Context) error)) {
-	limit := func(l net.Listener) net.Listener { return newLimitListener(l, s.cfg.Limits.Connections) }
-	task("grpc listener", func(context.Context) error { return s.stopped(s.grpc.Serve(limit(s.listeners.GRPC))) })
+	limit := func(l net.Listener) net.Listener { return newLimitListener(l, s.cfg.Limits.Connections, false) }
+	task("grpc listener", func(context.Context) error {
+		return s.stopped(s.grpc.Serve(newLimitListener(s.listeners.GRPC, s.cfg.Limits.Connections, true)))
+	})
 	if s.local != nil {
 		task("admin listener", func(context.Context) error { return s.stopped(s.local.Serve(limit(s.admin))) })
 	}

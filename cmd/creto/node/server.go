@@ -101,6 +101,7 @@ type Server struct {
 	grpc      *grpc.Server
 	local     *grpc.Server // on the admin socket
 	health    *health.Server
+	admit     *admission
 	read      *http.Server
 	metricsS  *http.Server
 
@@ -632,6 +633,62 @@ func (s *Server) isMember(id nhi.ID, role registry.Role) bool {
 		}
 	}
 	return false
+}
+
+// isAdmin says whether an admin is registered and active. Before this node has a ledger, the genesis says.
+func (s *Server) isAdmin(id nhi.ID) bool {
+	got, err := s.lookIdentity(nhi.ID{}, id)
+	if errors.Is(err, ledger.ErrNoLedger) {
+		for _, a := range s.identity.genesis.Admins {
+			if a.ID == id {
+				return true
+			}
+		}
+	}
+	return err == nil && got.Type == registry.Admin && got.Status == registry.Active
+}
+
+// isTenantMember says whether the identity of a tenant that an SVID names is registered with a type that fits, and active.
+func (s *Server) isTenantMember(p spiffe.Principal) bool {
+	got, err := s.lookIdentity(p.Tenant, p.ID)
+	if err != nil || got.Status != registry.Active {
+		return false
+	}
+	return svidRole(got.Type) == p.Role
+}
+
+// svidRole is the role that the SVID of a tenant's identity names; "" for those that get none.
+func svidRole(t registry.Type) spiffe.Role {
+	switch t {
+	case registry.Human:
+		return spiffe.RoleHuman
+	case registry.Agent:
+		return spiffe.RoleAgent
+	case registry.Service, registry.Authority:
+		return spiffe.RoleService
+	}
+	return ""
+}
+
+// lookIdentity resolves an identity of a tenant, or of the system log, as of what this node has applied.
+func (s *Server) lookIdentity(tenant, id nhi.ID) (got *registry.Identity, err error) {
+	snap, err := s.ledger.Read()
+	if err != nil {
+		return nil, err
+	}
+	defer snap.Close()
+	t, err := snap.Tenant(tenant)
+	if err != nil {
+		return nil, err
+	}
+	err = ledger.Guard(func() error {
+		v, err := snap.View(t)
+		if err == nil {
+			got, err = registry.ResolveIdentity(ledger.RegistryView(v), id, v.NextIndex())
+		}
+		return err
+	})
+	return got, err
 }
 
 // openListener takes an address, saying what to do when it is taken.
