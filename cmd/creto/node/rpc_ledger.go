@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"google.golang.org/grpc"
@@ -22,9 +23,13 @@ const exportChunk = 256 << 10
 // publishWait bounds how long GetProof and Export wait for a checkpoint.
 const publishWait = 30 * time.Second
 
+// maxExport bounds how long an export holds the state that it is made from.
+const maxExport = 10 * time.Minute
+
 type ledgerService struct {
 	cretov1.UnsafeLedgerServiceServer
-	s *Server
+	s          *Server
+	exportTime time.Duration
 }
 
 // GetHeads returns the heights of the ledger and of one log.
@@ -200,57 +205,103 @@ func (l *ledgerService) Export(req *cretov1.ExportRequest, stream grpc.ServerStr
 	if err != nil {
 		return err
 	}
-	defer snap.Close()
-	t, err := snap.Tenant(tenant)
+	e, err := s.openExport(snap, req)
 	if err != nil {
-		return err
+		return errors.Join(err, snap.Close())
 	}
-	at, err := s.anchor(snap)
-	if err != nil {
-		return err
-	}
-	_, last, err := snap.SpineLeaf(at.Size)
-	if err != nil {
-		return err
-	}
-	to := req.GetToTimeNs()
-	if to == 0 {
-		to = last.Time
-	}
-	_, head, err := snap.SealedHead(t.Slot, at.Size)
-	if errors.Is(err, ledger.ErrNotFound) {
-		return errNotPublished
-	}
-	if err != nil {
-		return err
-	}
-	w := &chunkWriter{stream: stream, total: head.Size}
-	b := bufio.NewWriterSize(w, exportChunk)
-	err = snap.WriteCompleteness(b, t, req.GetFromTimeNs(), to, at, req.GetWithPayloads())
-	if errors.Is(err, ledger.ErrNotFound) {
-		return errNotPublished
-	}
-	if err != nil {
-		return err
-	}
-	return b.Flush()
+	return e.send(stream, l.exportTime)
 }
 
-// chunkWriter sends what is written to it as chunks.
-type chunkWriter struct {
-	stream grpc.ServerStreamingServer[cretov1.ExportChunk]
-	total  uint64
+// export is a completeness file that is about to be written.
+type export struct {
+	snap     *ledger.Snapshot
+	close    func() error // of snap: when the file is written, or given up
+	chunk    int          // bytes of a message
+	tenant   ledger.Tenant
+	at       ledger.Anchor
+	from, to int64
+	payloads bool
+	total    uint64 // leaves of the log
 }
 
-func (w *chunkWriter) Write(b []byte) (int, error) {
-	for rest := b; len(rest) > 0; {
-		n := min(len(rest), exportChunk)
-		if err := w.stream.Send(&cretov1.ExportChunk{Data: rest[:n], Total: w.total}); err != nil {
-			return len(b) - len(rest), err
+func (s *Server) openExport(snap *ledger.Snapshot, req *cretov1.ExportRequest) (*export, error) {
+	e := &export{snap: snap, close: snap.Close, chunk: exportChunk, from: req.GetFromTimeNs(), to: req.GetToTimeNs(), payloads: req.GetWithPayloads()}
+	var err error
+	if e.tenant, err = snap.Tenant(nhi.ID(req.GetTenant())); err != nil {
+		return nil, err
+	}
+	if e.at, err = s.anchor(snap); err != nil {
+		return nil, err
+	}
+	_, last, err := snap.SpineLeaf(e.at.Size)
+	if err != nil {
+		return nil, err
+	}
+	if e.to == 0 {
+		e.to = last.Time
+	}
+	_, head, err := snap.SealedHead(e.tenant.Slot, e.at.Size)
+	if errors.Is(err, ledger.ErrNotFound) {
+		return nil, errNotPublished
+	}
+	if err != nil {
+		return nil, err
+	}
+	e.total = head.Size
+	return e, nil
+}
+
+// errSlowExport ends an export whose reader is slow: the state that it is made from holds up the removal of erased bytes.
+var errSlowExport = &Error{Kind: KindUnavailable, Message: "the export took too long", Hint: "export a shorter interval, or read faster"}
+
+// send writes the file to the stream. The state is held only while the file is written, and no longer than limit, also while
+// a client that does not read holds up the stream.
+func (e *export) send(stream grpc.ServerStreamingServer[cretov1.ExportChunk], limit time.Duration) error {
+	r, w := io.Pipe()
+	written := make(chan error, 1)
+	go func() {
+		b := bufio.NewWriterSize(w, e.chunk)
+		err := e.snap.WriteCompleteness(b, e.tenant, e.from, e.to, e.at, e.payloads)
+		if err == nil {
+			err = b.Flush()
 		}
-		rest = rest[n:]
+		err = errors.Join(err, e.close())
+		w.CloseWithError(err) // nil: the end of the file
+		written <- err
+	}()
+	timer := time.AfterFunc(limit, func() { r.CloseWithError(errSlowExport) })
+	defer timer.Stop()
+	err := e.copy(stream, r)
+	r.CloseWithError(context.Canceled) // has no effect if the timer came first
+	werr := <-written
+	switch {
+	case errors.Is(werr, errSlowExport):
+		return errSlowExport
+	case errors.Is(werr, ledger.ErrNotFound):
+		return errNotPublished
+	case err == nil:
+		return werr
 	}
-	return len(b), nil
+	return err
+}
+
+// copy sends what comes out of the pipe as chunks. Its error is the writer's, or the stream's.
+func (e *export) copy(stream grpc.ServerStreamingServer[cretov1.ExportChunk], r io.Reader) error {
+	for {
+		chunk := make([]byte, e.chunk) // the stream keeps what it was given
+		n, err := io.ReadFull(r, chunk)
+		if n > 0 {
+			if err := stream.Send(&cretov1.ExportChunk{Data: chunk[:n], Total: e.total}); err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // GetTrust returns the trust file as the voters of now make it.

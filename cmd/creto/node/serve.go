@@ -93,7 +93,7 @@ func (s *Server) register() error {
 // services registers the API.
 func (s *Server) services(g grpc.ServiceRegistrar) {
 	cretov1.RegisterEventServiceServer(g, &eventService{s: s})
-	cretov1.RegisterLedgerServiceServer(g, &ledgerService{s: s})
+	cretov1.RegisterLedgerServiceServer(g, &ledgerService{s: s, exportTime: maxExport})
 	cretov1.RegisterIdentityServiceServer(g, &identityService{s: s})
 	cretov1.RegisterClusterServiceServer(g, &clusterService{s: s})
 	cretov1.RegisterNodeServiceServer(g, &nodeService{s: s})
