@@ -56,6 +56,8 @@ var checkCases = []struct {
 	{"unsorted nested", "81a202000100", Unsorted},
 	{"array as key", "a1800000", KeyType},
 	{"bool as key", "a1f400", KeyType},
+	{"least int64 as key", "a13b7fffffffffffffff00", 0},
+	{"less than any int64 as key", "a13b800000000000000000", KeyType},
 	{"tag", "c100", Tag},
 	{"tag as key", "a1c10000", Tag},
 	{"half float", "f93c00", Float},

@@ -15,7 +15,7 @@ const (
 	NotShortest                  // an integer or length not in its shortest form
 	Unsorted                     // map keys not in bytewise order of their encodings
 	DuplicateKey                 // the same map key twice in a row
-	KeyType                      // a map key that is not an integer or a string
+	KeyType                      // a map key that is not an integer of 64 bits or a string
 	Tag                          // a tagged item
 	Float                        // a floating-point number
 	Simple                       // undefined or an unassigned simple value

@@ -335,6 +335,10 @@ func (r *Reader) skipPairs(n uint64, depth int, maxPairs uint64) Code {
 			return code
 		}
 		key := r.buf[start:r.off]
+		if key[0] == majorNint<<5|27 && key[1] >= 0x80 {
+			r.off = start
+			return KeyType // below -2^63: no Go integer, and so no map, has this key
+		}
 		if last != nil {
 			if c := bytes.Compare(last, key); c >= 0 {
 				r.off = start
