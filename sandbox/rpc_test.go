@@ -288,12 +288,12 @@ func TestGetListAwait(t *testing.T) {
 	}
 	tenant := s.Tenant[:]
 	got, err := s.client.GetSandbox(t.Context(), &cretov1.GetSandboxRequest{Tenant: tenant, Claim: claims[0]})
-	if err != nil || got.GetSandbox().GetState() != "running" || string(got.GetSandbox().GetNode()) != string(n.ID[:]) {
+	if err != nil || got.GetSandbox().GetState() != "running" || string(got.GetSandbox().GetNode()) != string(n.ID[:]) || got.GetRead().GetTimeNs() == 0 {
 		t.Errorf("got %v, %v", got, err)
 	}
 	// Await ends with its time if nothing comes,
 	got, err = s.client.AwaitSandbox(t.Context(), &cretov1.GetSandboxRequest{Tenant: tenant, Claim: claims[0], TimeoutMs: 1})
-	if err != nil || got.GetSandbox().GetState() != "running" {
+	if err != nil || got.GetSandbox().GetState() != "running" || got.GetRead().GetTimeNs() == 0 {
 		t.Errorf("got %v, %v", got, err)
 	}
 	// and with the report if it comes.

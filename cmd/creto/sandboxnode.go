@@ -116,7 +116,8 @@ func (a *app) sandboxNode(ctx context.Context, o sandboxOptions) error {
 	if err != nil {
 		return localError(fmt.Errorf("read the node's key: %w", err))
 	}
-	source, err := openNodeSource(path("svid"))
+	files := svidFiles(path("svid"))
+	source, err := openNodeSource(files)
 	if err != nil {
 		return localError(err)
 	}
@@ -140,12 +141,11 @@ func (a *app) sandboxNode(ctx context.Context, o sandboxOptions) error {
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		// The certificate is renewed by whoever has the CA; the files are looked at again now and then.
-		err := source.Watch(gctx, time.Minute, func(err error) {
+		err := node.KeepSVID(gctx, source, files, func() []string { return addrs }, func(err error) {
 			if err != nil {
-				log.Warn("certificate not taken up", "err", err)
+				log.Warn("certificate not renewed", "err", err, "expires", source.SVID().Certificate().NotAfter)
 			} else {
-				log.Info("certificate taken up")
+				log.Info("certificate renewed", "expires", source.SVID().Certificate().NotAfter)
 			}
 		})
 		if gctx.Err() != nil {
@@ -170,9 +170,13 @@ func (a *app) sandboxNode(ctx context.Context, o sandboxOptions) error {
 	return localError(err)
 }
 
-// openNodeSource opens the SVID and bundle of a directory, whose trust domain the bundle's certificate says.
-func openNodeSource(dir string) (*spiffe.Source, error) {
-	files := spiffe.Files{Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"), Bundle: filepath.Join(dir, "bundle.pem")}
+// svidFiles are the SVID files of a directory that creto cluster join has made.
+func svidFiles(dir string) spiffe.Files {
+	return spiffe.Files{Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"), Bundle: filepath.Join(dir, "bundle.pem")}
+}
+
+// openNodeSource opens an SVID and bundle, whose trust domain the bundle's certificate says.
+func openNodeSource(files spiffe.Files) (*spiffe.Source, error) {
 	b, err := os.ReadFile(files.Bundle)
 	if err != nil {
 		return nil, fmt.Errorf("read trust bundle: %w", err)

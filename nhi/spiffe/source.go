@@ -104,12 +104,7 @@ func (s *Source) Reload() (changed bool, err error) {
 	if s.files == (Files{}) {
 		return false, errors.New("reload SVID: source was not opened from files")
 	}
-	read := func(path string) []byte {
-		b, rerr := readBounded(path, maxBundleBytes)
-		err = errors.Join(err, rerr)
-		return b
-	}
-	cert, key, roots := read(s.files.Cert), read(s.files.Key), read(s.files.Bundle)
+	roots, err := readBounded(s.files.Bundle, maxBundleBytes)
 	if err != nil {
 		return false, fmt.Errorf("reload SVID: %w", err)
 	}
@@ -117,7 +112,7 @@ func (s *Source) Reload() (changed bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("reload SVID: %w", err)
 	}
-	svid, err := ParseSVID(cert, key)
+	svid, err := LoadSVID(s.files)
 	if err != nil {
 		return false, fmt.Errorf("reload SVID: %w", err)
 	}

@@ -230,3 +230,40 @@ func TestRotatorRefuses(t *testing.T) {
 		<-done
 	})
 }
+
+// Save cut short after each of its writes leaves the old pair or the new.
+func TestSaveCutShort(t *testing.T) {
+	ca := newTestCA(t, testDomain)
+	old, next := svidOf(t, ca, node(1), epoch()), svidOf(t, ca, node(1), epoch())
+	cert, key, err := next.PEM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for written, want := range []*SVID{old, old, next} {
+		dir := t.TempDir()
+		f := Files{Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem")}
+		if err := old.Save(f); err != nil {
+			t.Fatal(err)
+		}
+		for i, w := range []struct {
+			path string
+			data []byte
+		}{{f.nextKey(), key}, {f.Cert, cert}} {
+			if i < written {
+				if err := os.WriteFile(w.path, w.data, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		got, err := LoadSVID(f)
+		if err != nil || !got.Certificate().Equal(want.Certificate()) {
+			t.Errorf("after %d writes: got %v, %v, want the pair that the certificate says", written, got, err)
+		}
+		if err := next.Save(f); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := LoadSVID(f); err != nil || !got.Certificate().Equal(next.Certificate()) {
+			t.Errorf("after %d writes and a whole save: got %v, %v, want the new pair", written, got, err)
+		}
+	}
+}

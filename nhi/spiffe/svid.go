@@ -103,22 +103,58 @@ type Files struct {
 	Bundle string // CA certificates, PEM
 }
 
-// Save writes the SVID to the paths of f, key first and 0600; f.Bundle is left
-// alone. A crash between the two leaves a key that does not belong to the
-// certificate: a Source that runs keeps what it has and a process that starts
-// asks for a new SVID.
+// nextKey is the path at which Save leaves a key until its certificate is in
+// place.
+func (f Files) nextKey() string { return f.Key + ".next" }
+
+// Save writes the SVID to the paths of f, the key 0600; f.Bundle is left
+// alone. LoadSVID finds the old pair or the new one, wherever a crash ends it.
 func (s *SVID) Save(f Files) error {
 	cert, key, err := s.PEM()
 	if err != nil {
 		return fmt.Errorf("save SVID: %w", err)
 	}
-	if err := writeFile(filepath.Dir(f.Key), filepath.Base(f.Key), key, 0o600); err != nil {
+	next := f.nextKey()
+	if err := writeFile(filepath.Dir(next), filepath.Base(next), key, 0o600); err != nil {
 		return fmt.Errorf("save SVID: %w", err)
 	}
+	// This decides which pair it is: until here the old key fits, from here on the next one.
 	if err := writeFile(filepath.Dir(f.Cert), filepath.Base(f.Cert), cert, 0o644); err != nil {
 		return fmt.Errorf("save SVID: %w", err)
 	}
+	if err := os.Rename(next, f.Key); err != nil {
+		return fmt.Errorf("save SVID: %w", err)
+	}
+	if err := syncDir(filepath.Dir(f.Key)); err != nil {
+		return fmt.Errorf("save SVID: %w", err)
+	}
 	return nil
+}
+
+// LoadSVID reads the SVID at the paths of f, also where Save was cut short.
+func LoadSVID(f Files) (*SVID, error) {
+	cert, err := readBounded(f.Cert, maxBundleBytes)
+	if err != nil {
+		return nil, fmt.Errorf("load SVID: %w", err)
+	}
+	key, err := readBounded(f.Key, maxKeyBytes)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("load SVID: %w", err)
+	}
+	svid, perr := ParseSVID(cert, key)
+	if perr == nil && err == nil {
+		return svid, nil
+	}
+	next, nerr := readBounded(f.nextKey(), maxKeyBytes)
+	if nerr == nil {
+		if svid, nerr = ParseSVID(cert, next); nerr == nil {
+			return svid, nil
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load SVID: %w", err)
+	}
+	return nil, fmt.Errorf("load SVID: %w", perr)
 }
 
 // principalOf returns the principal that a leaf names, and checks what an
@@ -306,6 +342,11 @@ func writeFile(dir, name string, data []byte, mode os.FileMode) error {
 	if err != nil {
 		return errors.Join(err, os.Remove(tmp.Name()))
 	}
+	return syncDir(dir)
+}
+
+// syncDir makes renames in a directory durable.
+func syncDir(dir string) error {
 	if runtime.GOOS == "windows" {
 		return nil // a directory cannot be synced there
 	}

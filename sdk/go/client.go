@@ -146,15 +146,8 @@ func (o *Options) credentials() (credentials.TransportCredentials, error) {
 	}
 	var svid *spiffe.SVID
 	if o.Cert != "" || o.Key != "" {
-		cert, err := os.ReadFile(o.Cert)
-		if err != nil {
-			return nil, fmt.Errorf("read certificate: %w", err)
-		}
-		key, err := os.ReadFile(o.Key)
-		if err != nil {
-			return nil, fmt.Errorf("read certificate's key: %w", err)
-		}
-		if svid, err = spiffe.ParseSVID(cert, key); err != nil {
+		var err error
+		if svid, err = spiffe.LoadSVID(spiffe.Files{Cert: o.Cert, Key: o.Key}); err != nil {
 			return nil, err
 		}
 	}

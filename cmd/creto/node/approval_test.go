@@ -131,6 +131,18 @@ func TestApproval(t *testing.T) {
 	if err != nil || got.GetApproval().GetState() != "claimed" {
 		t.Errorf("approval: got %v, %v, want claimed", got, err)
 	}
+	asOfWhen(t, "approval", got.GetRead(), true)
+	asOfWhen(t, "quota", q.GetRead(), true)
+	await, err := cretov1.NewOversightServiceClient(cc).AwaitApproval(t.Context(), &cretov1.AwaitApprovalRequest{Tenant: c.Tenant[:], RequestId: opened.Request})
+	if err != nil {
+		t.Errorf("await approval: %v", err)
+	}
+	asOfWhen(t, "awaited approval", await.GetRead(), true)
+	lease, err := cretov1.NewMeterServiceClient(cc).GetLease(t.Context(), &cretov1.GetLeaseRequest{Tenant: c.Tenant[:], LeaseId: claimed.Leases[0]})
+	if err != nil {
+		t.Errorf("lease: %v", err)
+	}
+	asOfWhen(t, "lease", lease.GetRead(), true)
 
 	// Without a report the outcome becomes unknown, by the clock of consensus.
 	c.Clock.Advance(time.Hour)

@@ -24,6 +24,7 @@ const (
 	accessOperator               // an admin, or a voter's SVID
 	accessNode                   // a voter's SVID
 	accessSandbox                // a sandbox node's SVID
+	accessMember                 // a voter's or a sandbox node's SVID
 )
 
 // methods is the one table of who may call what. A test holds it against the registered services.
@@ -62,6 +63,7 @@ var methods = map[string]access{
 
 	cretov1.ClusterService_Status_FullMethodName:             accessOperator,
 	cretov1.ClusterService_Join_FullMethodName:               accessPublic, // the token in the request is the authority
+	cretov1.ClusterService_Renew_FullMethodName:              accessMember,
 	cretov1.ClusterService_ChangeMember_FullMethodName:       accessAdmin,
 	cretov1.ClusterService_TransferLeadership_FullMethodName: accessAdmin,
 	cretov1.ClusterService_SetClock_FullMethodName:           accessAdmin,
@@ -206,6 +208,10 @@ func (g *guard) allow(ctx context.Context, c caller, method string) error {
 		}
 	case accessSandbox:
 		if c.system(spiffe.RoleSandbox) && g.sandbox(c.principal.ID) {
+			return nil
+		}
+	case accessMember:
+		if c.system(spiffe.RoleNode) && g.voter(c.principal.ID) || c.system(spiffe.RoleSandbox) && g.sandbox(c.principal.ID) {
 			return nil
 		}
 	}

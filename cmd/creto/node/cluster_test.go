@@ -238,17 +238,40 @@ func TestLostLog(t *testing.T) {
 	}
 }
 
+// joinToken puts a new token of a role on the log.
+func (c *cluster) joinToken(admin *grpc.ClientConn, role registry.Role) string {
+	c.t.Helper()
+	token, digest, err := NewJoinToken(rand.Reader)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.submit(admin, c.AdminKey, c.event(nhi.ID{}, c.Admin, ledger.KindJoinTokenAdd, &ledger.JoinTokenBody{
+		Token: digest, Role: role, Expires: time.Now().Add(time.Hour).UnixNano(),
+	}))
+	return token
+}
+
+// join joins with a token of its own, which it leaves in j. Where the leadership moves underway, and whether the token is used
+// up nobody knows, it takes another one, as an operator would.
+func (c *cluster) join(admin *grpc.ClientConn, j *JoinConfig) *JoinResult {
+	c.t.Helper()
+	for {
+		j.Token = c.joinToken(admin, joinRoles[first(j.Role, "voter")])
+		joined, err := JoinCluster(c.t.Context(), *j)
+		if err == nil {
+			return joined
+		}
+		if status.Code(err) != codes.Unavailable {
+			c.t.Fatalf("join: %v", err)
+		}
+		j.Dir = filepath.Join(c.t.TempDir(), "again")
+	}
+}
+
 // A node joins by a token, which works once; it replays the log, gets a vote and replaces a node that is lost.
 func TestJoinAndReplace(t *testing.T) {
 	c := startDev(t, DevConfig{})
 	admin := c.dial(0, "", true)
-	token, digest, err := NewJoinToken(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.submit(admin, c.AdminKey, c.event(nhi.ID{}, c.Admin, ledger.KindJoinTokenAdd, &ledger.JoinTokenBody{
-		Token: digest, Role: registry.RoleVoter, Expires: time.Now().Add(time.Hour).UnixNano(),
-	}))
 	bundle, err := os.ReadFile(c.AdminSVID.Bundle)
 	if err != nil {
 		t.Fatal(err)
@@ -258,7 +281,7 @@ func TestJoinAndReplace(t *testing.T) {
 		t.Fatal(err)
 	}
 	join := JoinConfig{
-		Addr: c.Servers()[1].GRPCAddr(), Token: token, Bundle: bundle, Dir: filepath.Join(t.TempDir(), "node4"),
+		Addr: c.Servers()[1].GRPCAddr(), Bundle: bundle, Dir: filepath.Join(t.TempDir(), "node4"),
 		Node: Config{
 			Listen:    ListenConfig{Peer: ls[0].Peer.Addr().String(), GRPC: ls[0].GRPC.Addr().String(), Read: ls[0].Read.Addr().String(), Metrics: ls[0].Metrics.Addr().String()},
 			PlainRead: true, PlainMetrics: true, Raft: devRaft,
@@ -269,21 +292,7 @@ func TestJoinAndReplace(t *testing.T) {
 	if _, err := JoinCluster(t.Context(), wrong); status.Code(err) != codes.PermissionDenied {
 		t.Fatalf("join with a wrong token: got %v, want denied", err)
 	}
-	joined, err := JoinCluster(t.Context(), join)
-	for status.Code(err) == codes.Unavailable {
-		// The leadership moved underway, and whether the token is used up nobody knows: as an operator would, take a new one.
-		if token, digest, err = NewJoinToken(rand.Reader); err != nil {
-			t.Fatal(err)
-		}
-		c.submit(admin, c.AdminKey, c.event(nhi.ID{}, c.Admin, ledger.KindJoinTokenAdd, &ledger.JoinTokenBody{
-			Token: digest, Role: registry.RoleVoter, Expires: time.Now().Add(time.Hour).UnixNano(),
-		}))
-		join.Token, join.Dir = token, filepath.Join(t.TempDir(), "node4")
-		joined, err = JoinCluster(t.Context(), join)
-	}
-	if err != nil {
-		t.Fatalf("join: %v", err)
-	}
+	joined := c.join(admin, &join)
 	again := join
 	again.Dir = t.TempDir()
 	if _, err := JoinCluster(t.Context(), again); status.Code(err) != codes.PermissionDenied {
@@ -309,6 +318,7 @@ func TestJoinAndReplace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	expires := c.shortLived(filepath.Join(joined.Dir, svidDir))
 	cfg.Listen.Admin = "off"
 	s, err := New(*cfg, Options{Clock: c.Clock, Logger: c.cfg.Logger, Listeners: ls[0]})
 	if err != nil {
@@ -321,6 +331,7 @@ func TestJoinAndReplace(t *testing.T) {
 		t.Fatalf("new node: %v", c.running()[3].err)
 	}
 	eventually(t, "promotion", func() bool { return change(ledger.MemberPromote, joined.NodeID, "") == nil })
+	eventually(t, "renewal of its SVID", func() bool { return s.source.SVID().Certificate().NotAfter.After(expires.Add(24 * time.Hour)) })
 
 	// Node 2 is lost: remove it from the configuration and from the ledger.
 	lost := c.Servers()[2].ID()
@@ -329,6 +340,12 @@ func TestJoinAndReplace(t *testing.T) {
 	}
 	eventually(t, "removal", func() bool { return change(ledger.MemberRemove, lost, "") == nil })
 	c.submit(admin, c.AdminKey, c.event(nhi.ID{}, c.Admin, ledger.KindNodeRemove, &ledger.NodeRemoveBody{ID: lost}))
+	if _, err := c.renew(0, svidFiles(filepath.Join(c.cfg.Dir, "node3", svidDir)), nil); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("renewal by a removed node: got %v, want denied", err)
+	}
+	if _, err := c.renew(3, svidFiles(filepath.Join(joined.Dir, svidDir)), nil); status.Code(err) != codes.Unavailable {
+		t.Errorf("renewal by a node without the CA: got %v, want unavailable", err)
+	}
 
 	// Two of the three voters of now are needed: stop one founder, and the new node must count.
 	if err := c.StopNode(1); err != nil {
@@ -370,37 +387,16 @@ func TestSetClock(t *testing.T) {
 func TestJoinSandbox(t *testing.T) {
 	c := startDev(t, DevConfig{Nodes: 1})
 	admin := c.dial(0, "", true)
-	token, digest, err := NewJoinToken(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.submit(admin, c.AdminKey, c.event(nhi.ID{}, c.Admin, ledger.KindJoinTokenAdd, &ledger.JoinTokenBody{
-		Token: digest, Role: registry.RoleSandbox, Expires: time.Now().Add(time.Hour).UnixNano(),
-	}))
 	bundle, err := os.ReadFile(c.AdminSVID.Bundle)
 	if err != nil {
 		t.Fatal(err)
 	}
-	join := JoinConfig{Addr: c.Servers()[0].GRPCAddr(), Token: token, Bundle: bundle, Dir: filepath.Join(t.TempDir(), "s"), Role: "voter"}
+	join := JoinConfig{Addr: c.Servers()[0].GRPCAddr(), Token: c.joinToken(admin, registry.RoleSandbox), Bundle: bundle, Dir: filepath.Join(t.TempDir(), "s"), Role: "voter"}
 	if _, err := JoinCluster(t.Context(), join); status.Code(err) != codes.PermissionDenied {
 		t.Errorf("join in another role: got %v, want denied", err)
 	}
 	join.Role, join.Dir = "sandbox", filepath.Join(t.TempDir(), "s")
-	joined, err := JoinCluster(t.Context(), join)
-	for status.Code(err) == codes.Unavailable {
-		// The leadership moved underway, and whether the token is used up nobody knows: as an operator would, take a new one.
-		if token, digest, err = NewJoinToken(rand.Reader); err != nil {
-			t.Fatal(err)
-		}
-		c.submit(admin, c.AdminKey, c.event(nhi.ID{}, c.Admin, ledger.KindJoinTokenAdd, &ledger.JoinTokenBody{
-			Token: digest, Role: registry.RoleVoter, Expires: time.Now().Add(time.Hour).UnixNano(),
-		}))
-		join.Token, join.Dir = token, filepath.Join(t.TempDir(), "node4")
-		joined, err = JoinCluster(t.Context(), join)
-	}
-	if err != nil {
-		t.Fatalf("join: %v", err)
-	}
+	joined := c.join(admin, &join)
 	if _, err := os.Stat(filepath.Join(joined.Dir, logSeedFile)); err == nil {
 		t.Error("a sandbox node was given the log key")
 	}

@@ -288,15 +288,7 @@ func RenewSVID(ca, dir string, ttl time.Duration, now time.Time) (expires time.T
 		return time.Time{}, fmt.Errorf("renew SVID: %w", err)
 	}
 	f := svidFiles(dir)
-	cert, err := os.ReadFile(f.Cert)
-	if err != nil {
-		return time.Time{}, fmt.Errorf("renew SVID: %w", err)
-	}
-	key, err := os.ReadFile(f.Key)
-	if err != nil {
-		return time.Time{}, fmt.Errorf("renew SVID: %w", err)
-	}
-	old, err := spiffe.ParseSVID(cert, key)
+	old, err := spiffe.LoadSVID(f)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("renew SVID: %w", err)
 	}

@@ -2,8 +2,6 @@ package node
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
@@ -275,13 +273,9 @@ func (c *JoinConfig) join(ctx context.Context) (*JoinResult, error) {
 	if err != nil {
 		return nil, err
 	}
-	tlsKey, err := ecdsa.GenerateKey(elliptic.P256(), c.Random)
+	tlsKey, csr, err := tlsRequest(c.Random)
 	if err != nil {
-		return nil, fmt.Errorf("generate TLS key: %w", err)
-	}
-	csr, err := x509.CreateCertificateRequest(c.Random, &x509.CertificateRequest{}, tlsKey)
-	if err != nil {
-		return nil, fmt.Errorf("make certificate request: %w", err)
+		return nil, err
 	}
 	req := &cretov1.JoinRequest{
 		Token: c.Token, Role: c.Role, NodeId: k.id[:], Csr: csr, PublicKey: k.key.Public().Bytes(), Possession: pop,
@@ -297,15 +291,8 @@ func (c *JoinConfig) join(ctx context.Context) (*JoinResult, error) {
 	if ledger.LedgerID(resp.GetGenesis()) != t.LedgerID {
 		return nil, errors.New("the answer's genesis is not that of the ledger the node was to join")
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(tlsKey)
+	svid, bundle, err := answeredSVID(bundle.TrustDomain(), tlsKey, resp.GetSvidChain(), resp.GetBundle())
 	if err != nil {
-		return nil, fmt.Errorf("encode TLS key: %w", err)
-	}
-	svid, err := spiffe.ParseSVID(resp.GetSvidChain(), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
-	if err != nil {
-		return nil, err
-	}
-	if bundle, err = spiffe.ParseBundle(bundle.TrustDomain(), resp.GetBundle()); err != nil {
 		return nil, err
 	}
 	if err := c.write(role, k, resp, svid, bundle); err != nil {

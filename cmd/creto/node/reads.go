@@ -115,6 +115,16 @@ func (s *Server) readInfo(snap *ledger.Snapshot, t ledger.Tenant, c cretov1.Cons
 	}, nil
 }
 
+// systemInfo says how far this node's own state is: of the system log, stale.
+func (s *Server) systemInfo() (*cretov1.ReadInfo, error) {
+	snap, err := s.ledger.Read()
+	if err != nil {
+		return nil, err
+	}
+	defer snap.Close()
+	return s.readInfo(snap, ledger.Tenant{Slot: ledger.SystemSlot}, cretov1.Consistency_CONSISTENCY_STALE)
+}
+
 // timeQuality is the quality of this ledger's stamps as they are made now: nothing certifies them yet.
 func (s *Server) timeQuality() string {
 	if s.identity.genesis.Test {

@@ -60,7 +60,8 @@ func (c *clusterService) Status(context.Context, *cretov1.StatusRequest) (*creto
 	hash := snap.StateHash()
 	resp.Epoch, resp.StateHash, resp.TimeNs, resp.ActiveLevel = snap.Epoch(), hash[:], snap.Time(), snap.Active()
 	resp.Tenants = snap.Slots() - 1
-	return resp, nil
+	resp.Read, err = s.readInfo(snap, ledger.Tenant{Slot: ledger.SystemSlot}, cretov1.Consistency_CONSISTENCY_STALE)
+	return resp, err
 }
 
 // TransferLeadership asks this node, which must lead, to hand over.

@@ -273,6 +273,7 @@ func (e *eventService) TailEvents(req *cretov1.TailEventsRequest, stream grpc.Se
 				if err != nil {
 					return err
 				}
+				v.Read = info
 				views = append(views, v)
 			}
 			if n := len(page.Events); page.Next != "" && n > 0 {

@@ -48,11 +48,11 @@ func missing(err error) error {
 
 func (i *identityService) GetTenant(ctx context.Context, req *cretov1.GetTenantRequest) (*cretov1.GetTenantResponse, error) {
 	resp := new(cretov1.GetTenantResponse)
-	err := i.s.tenantRead(ctx, req.GetTenant(), cretov1.Consistency_CONSISTENCY_LINEARIZABLE, func(snap *ledger.Snapshot, t ledger.Tenant, _ *cretov1.ReadInfo) error {
+	err := i.s.tenantRead(ctx, req.GetTenant(), cretov1.Consistency_CONSISTENCY_LINEARIZABLE, func(snap *ledger.Snapshot, t ledger.Tenant, info *cretov1.ReadInfo) error {
 		g, id := snap.Genesis(), snap.LedgerID()
 		*resp = cretov1.GetTenantResponse{
 			Tenant: t.ID[:], Slot: t.Slot, Zone: t.Zone, LedgerId: id[:], Origin: verify.TenantOrigin(g.Cluster, t.ID),
-			TrustDomain: g.TrustDomain, Test: g.Test,
+			TrustDomain: g.TrustDomain, Test: g.Test, Read: info,
 		}
 		if t.Slot != ledger.SystemSlot {
 			resp.AuthorityId, resp.AuthorityKeyId = t.AuthorityID[:], t.AuthorityKey[:]

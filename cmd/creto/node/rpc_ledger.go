@@ -119,7 +119,11 @@ func (l *ledgerService) GetProof(ctx context.Context, req *cretov1.GetProofReque
 	if err != nil {
 		return nil, fmt.Errorf("encode proof: %w", err)
 	}
-	return &cretov1.GetProofResponse{File: file}, nil
+	read, err := s.readInfo(snap, t, cretov1.Consistency_CONSISTENCY_LINEARIZABLE)
+	if err != nil {
+		return nil, err
+	}
+	return &cretov1.GetProofResponse{File: file, Read: read}, nil
 }
 
 // exists says whether a leaf is there, before anybody waits for its checkpoint.
@@ -145,9 +149,9 @@ func (l *ledgerService) GetConsistency(ctx context.Context, req *cretov1.GetCons
 	}
 	defer snap.Close()
 	slot := ledger.SpineSlot
+	var t ledger.Tenant // the system log, while the spine is asked about
 	if len(req.GetTenant()) > 0 {
-		t, err := snap.Tenant(nhi.ID(req.GetTenant()))
-		if err != nil {
+		if t, err = snap.Tenant(nhi.ID(req.GetTenant())); err != nil {
 			return nil, err
 		}
 		slot = t.Slot
@@ -164,7 +168,11 @@ func (l *ledgerService) GetConsistency(ctx context.Context, req *cretov1.GetCons
 	if err != nil {
 		return nil, err
 	}
-	resp := &cretov1.GetConsistencyResponse{FromRoot: from[:], ToRoot: to[:]}
+	read, err := l.s.readInfo(snap, t, cretov1.Consistency_CONSISTENCY_LINEARIZABLE)
+	if err != nil {
+		return nil, err
+	}
+	resp := &cretov1.GetConsistencyResponse{FromRoot: from[:], ToRoot: to[:], Read: read}
 	for i := range path {
 		resp.Hashes = append(resp.Hashes, path[i][:])
 	}
@@ -222,6 +230,7 @@ type export struct {
 	from, to int64
 	payloads bool
 	total    uint64 // leaves of the log
+	read     *cretov1.ReadInfo
 }
 
 func (s *Server) openExport(snap *ledger.Snapshot, req *cretov1.ExportRequest) (*export, error) {
@@ -248,7 +257,8 @@ func (s *Server) openExport(snap *ledger.Snapshot, req *cretov1.ExportRequest) (
 		return nil, err
 	}
 	e.total = head.Size
-	return e, nil
+	e.read, err = s.readInfo(snap, e.tenant, cretov1.Consistency_CONSISTENCY_LINEARIZABLE)
+	return e, err
 }
 
 // errSlowExport ends an export whose reader is slow: the state that it is made from holds up the removal of erased bytes.
@@ -287,13 +297,15 @@ func (e *export) send(stream grpc.ServerStreamingServer[cretov1.ExportChunk], li
 
 // copy sends what comes out of the pipe as chunks. Its error is the writer's, or the stream's.
 func (e *export) copy(stream grpc.ServerStreamingServer[cretov1.ExportChunk], r io.Reader) error {
+	read := e.read
 	for {
 		chunk := make([]byte, e.chunk) // the stream keeps what it was given
 		n, err := io.ReadFull(r, chunk)
 		if n > 0 {
-			if err := stream.Send(&cretov1.ExportChunk{Data: chunk[:n], Total: e.total}); err != nil {
+			if err := stream.Send(&cretov1.ExportChunk{Data: chunk[:n], Total: e.total, Read: read}); err != nil {
 				return err
 			}
+			read = nil
 		}
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			return nil
@@ -310,7 +322,11 @@ func (l *ledgerService) GetTrust(context.Context, *cretov1.GetTrustRequest) (*cr
 	if err != nil {
 		return nil, err
 	}
-	return &cretov1.GetTrustResponse{Trust: string(t.Format()), Fingerprint: t.Fingerprint()}, nil
+	read, err := l.s.systemInfo()
+	if err != nil {
+		return nil, err
+	}
+	return &cretov1.GetTrustResponse{Trust: string(t.Format()), Fingerprint: t.Fingerprint(), Read: read}, nil
 }
 
 // Trust returns the trust file of the ledger: its log key, both cosigning keys of every voter, a majority of the voters as

@@ -544,33 +544,6 @@ func (s *Server) tick(ctx context.Context) error {
 	}
 }
 
-// renewal keeps the node's SVID valid: by the CA where this node has it, otherwise by taking up renewed files.
-func (s *Server) renewal(ctx context.Context) error {
-	if s.ca == nil {
-		return s.source.Watch(ctx, reloadSVID, func(err error) {
-			if err != nil {
-				s.log.Warn("SVID files were not taken up", "err", err)
-			} else {
-				s.log.Info("SVID renewed", "expires", s.source.SVID().Certificate().NotAfter)
-			}
-		})
-	}
-	r := &spiffe.Rotator{
-		Source: s.source, Jitter: func() float64 { return 0.5 },
-		Issue: func(context.Context) (*spiffe.SVID, *spiffe.Bundle, error) {
-			svid, err := s.ca.NewSVID(orderLike(s.source.SVID(), 0), time.Now())
-			return svid, nil, err
-		},
-		Rotated: func(v *spiffe.SVID) {
-			if err := v.Save(svidFiles(s.cfg.path(svidDir))); err != nil {
-				s.log.Warn("renewed SVID was not saved", "err", err)
-			}
-		},
-		Failed: func(err error) { s.log.Warn("SVID was not renewed", "err", err) },
-	}
-	return r.Run(ctx)
-}
-
 // readiness closes Ready when writes work, and then keeps health in step with it.
 func (s *Server) readiness(ctx context.Context) error {
 	const fast, slow = 10 * time.Millisecond, 500 * time.Millisecond

@@ -159,8 +159,11 @@ type StatusResponse struct {
 	Test                 bool                   `protobuf:"varint,20,opt,name=test,proto3" json:"test,omitempty"`
 	Tenants              uint32                 `protobuf:"varint,21,opt,name=tenants,proto3" json:"tenants,omitempty"`
 	CertificateExpiresNs int64                  `protobuf:"varint,22,opt,name=certificate_expires_ns,json=certificateExpiresNs,proto3" json:"certificate_expires_ns,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// About the system log, stale: what this node has applied. Absent before the
+	// genesis.
+	Read          *ReadInfo `protobuf:"bytes,23,opt,name=read,proto3" json:"read,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatusResponse) Reset() {
@@ -345,6 +348,13 @@ func (x *StatusResponse) GetCertificateExpiresNs() int64 {
 		return x.CertificateExpiresNs
 	}
 	return 0
+}
+
+func (x *StatusResponse) GetRead() *ReadInfo {
+	if x != nil {
+		return x.Read
+	}
+	return nil
 }
 
 type JoinRequest struct {
@@ -550,6 +560,103 @@ func (x *JoinResponse) GetPeers() []*PeerAddress {
 	return nil
 }
 
+type RenewRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// PKCS #10 request for the new key.
+	Csr           []byte `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewRequest) Reset() {
+	*x = RenewRequest{}
+	mi := &file_creto_v1_cluster_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewRequest) ProtoMessage() {}
+
+func (x *RenewRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_creto_v1_cluster_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
+func (*RenewRequest) Descriptor() ([]byte, []int) {
+	return file_creto_v1_cluster_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RenewRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+type RenewResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	SvidChain     []byte                 `protobuf:"bytes,1,opt,name=svid_chain,json=svidChain,proto3" json:"svid_chain,omitempty"`
+	Bundle        []byte                 `protobuf:"bytes,2,opt,name=bundle,proto3" json:"bundle,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewResponse) Reset() {
+	*x = RenewResponse{}
+	mi := &file_creto_v1_cluster_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewResponse) ProtoMessage() {}
+
+func (x *RenewResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_creto_v1_cluster_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
+func (*RenewResponse) Descriptor() ([]byte, []int) {
+	return file_creto_v1_cluster_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RenewResponse) GetSvidChain() []byte {
+	if x != nil {
+		return x.SvidChain
+	}
+	return nil
+}
+
+func (x *RenewResponse) GetBundle() []byte {
+	if x != nil {
+		return x.Bundle
+	}
+	return nil
+}
+
 type PeerAddress struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
@@ -561,7 +668,7 @@ type PeerAddress struct {
 
 func (x *PeerAddress) Reset() {
 	*x = PeerAddress{}
-	mi := &file_creto_v1_cluster_proto_msgTypes[5]
+	mi := &file_creto_v1_cluster_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -573,7 +680,7 @@ func (x *PeerAddress) String() string {
 func (*PeerAddress) ProtoMessage() {}
 
 func (x *PeerAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_creto_v1_cluster_proto_msgTypes[5]
+	mi := &file_creto_v1_cluster_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -586,7 +693,7 @@ func (x *PeerAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerAddress.ProtoReflect.Descriptor instead.
 func (*PeerAddress) Descriptor() ([]byte, []int) {
-	return file_creto_v1_cluster_proto_rawDescGZIP(), []int{5}
+	return file_creto_v1_cluster_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PeerAddress) GetNodeId() string {
@@ -619,7 +726,7 @@ type ChangeMemberRequest struct {
 
 func (x *ChangeMemberRequest) Reset() {
 	*x = ChangeMemberRequest{}
-	mi := &file_creto_v1_cluster_proto_msgTypes[6]
+	mi := &file_creto_v1_cluster_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -631,7 +738,7 @@ func (x *ChangeMemberRequest) String() string {
 func (*ChangeMemberRequest) ProtoMessage() {}
 
 func (x *ChangeMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_creto_v1_cluster_proto_msgTypes[6]
+	mi := &file_creto_v1_cluster_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -644,7 +751,7 @@ func (x *ChangeMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeMemberRequest.ProtoReflect.Descriptor instead.
 func (*ChangeMemberRequest) Descriptor() ([]byte, []int) {
-	return file_creto_v1_cluster_proto_rawDescGZIP(), []int{6}
+	return file_creto_v1_cluster_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ChangeMemberRequest) GetEnvelope() *Envelope {
@@ -664,7 +771,7 @@ type ChangeMemberResponse struct {
 
 func (x *ChangeMemberResponse) Reset() {
 	*x = ChangeMemberResponse{}
-	mi := &file_creto_v1_cluster_proto_msgTypes[7]
+	mi := &file_creto_v1_cluster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -676,7 +783,7 @@ func (x *ChangeMemberResponse) String() string {
 func (*ChangeMemberResponse) ProtoMessage() {}
 
 func (x *ChangeMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_creto_v1_cluster_proto_msgTypes[7]
+	mi := &file_creto_v1_cluster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -689,7 +796,7 @@ func (x *ChangeMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeMemberResponse.ProtoReflect.Descriptor instead.
 func (*ChangeMemberResponse) Descriptor() ([]byte, []int) {
-	return file_creto_v1_cluster_proto_rawDescGZIP(), []int{7}
+	return file_creto_v1_cluster_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ChangeMemberResponse) GetResult() *Result {
@@ -714,7 +821,7 @@ type TransferLeadershipRequest struct {
 
 func (x *TransferLeadershipRequest) Reset() {
 	*x = TransferLeadershipRequest{}
-	mi := &file_creto_v1_cluster_proto_msgTypes[8]
+	mi := &file_creto_v1_cluster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -726,7 +833,7 @@ func (x *TransferLeadershipRequest) String() string {
 func (*TransferLeadershipRequest) ProtoMessage() {}
 
 func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_creto_v1_cluster_proto_msgTypes[8]
+	mi := &file_creto_v1_cluster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -739,7 +846,7 @@ func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
-	return file_creto_v1_cluster_proto_rawDescGZIP(), []int{8}
+	return file_creto_v1_cluster_proto_rawDescGZIP(), []int{10}
 }
 
 type TransferLeadershipResponse struct {
@@ -751,7 +858,7 @@ type TransferLeadershipResponse struct {
 
 func (x *TransferLeadershipResponse) Reset() {
 	*x = TransferLeadershipResponse{}
-	mi := &file_creto_v1_cluster_proto_msgTypes[9]
+	mi := &file_creto_v1_cluster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -763,7 +870,7 @@ func (x *TransferLeadershipResponse) String() string {
 func (*TransferLeadershipResponse) ProtoMessage() {}
 
 func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_creto_v1_cluster_proto_msgTypes[9]
+	mi := &file_creto_v1_cluster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -776,7 +883,7 @@ func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
-	return file_creto_v1_cluster_proto_rawDescGZIP(), []int{9}
+	return file_creto_v1_cluster_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TransferLeadershipResponse) GetLeaderId() string {
@@ -798,7 +905,7 @@ type SetClockRequest struct {
 
 func (x *SetClockRequest) Reset() {
 	*x = SetClockRequest{}
-	mi := &file_creto_v1_cluster_proto_msgTypes[10]
+	mi := &file_creto_v1_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -810,7 +917,7 @@ func (x *SetClockRequest) String() string {
 func (*SetClockRequest) ProtoMessage() {}
 
 func (x *SetClockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_creto_v1_cluster_proto_msgTypes[10]
+	mi := &file_creto_v1_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -823,7 +930,7 @@ func (x *SetClockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetClockRequest.ProtoReflect.Descriptor instead.
 func (*SetClockRequest) Descriptor() ([]byte, []int) {
-	return file_creto_v1_cluster_proto_rawDescGZIP(), []int{10}
+	return file_creto_v1_cluster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SetClockRequest) GetAdvanceNs() int64 {
@@ -857,7 +964,7 @@ type SetClockResponse struct {
 
 func (x *SetClockResponse) Reset() {
 	*x = SetClockResponse{}
-	mi := &file_creto_v1_cluster_proto_msgTypes[11]
+	mi := &file_creto_v1_cluster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -869,7 +976,7 @@ func (x *SetClockResponse) String() string {
 func (*SetClockResponse) ProtoMessage() {}
 
 func (x *SetClockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_creto_v1_cluster_proto_msgTypes[11]
+	mi := &file_creto_v1_cluster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -882,7 +989,7 @@ func (x *SetClockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetClockResponse.ProtoReflect.Descriptor instead.
 func (*SetClockResponse) Descriptor() ([]byte, []int) {
-	return file_creto_v1_cluster_proto_rawDescGZIP(), []int{11}
+	return file_creto_v1_cluster_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SetClockResponse) GetTimeNs() int64 {
@@ -907,7 +1014,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_creto_v1_cluster_proto_msgTypes[12]
+	mi := &file_creto_v1_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -919,7 +1026,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_creto_v1_cluster_proto_msgTypes[12]
+	mi := &file_creto_v1_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -932,7 +1039,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_creto_v1_cluster_proto_rawDescGZIP(), []int{12}
+	return file_creto_v1_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 type ReadIndexResponse struct {
@@ -944,7 +1051,7 @@ type ReadIndexResponse struct {
 
 func (x *ReadIndexResponse) Reset() {
 	*x = ReadIndexResponse{}
-	mi := &file_creto_v1_cluster_proto_msgTypes[13]
+	mi := &file_creto_v1_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -956,7 +1063,7 @@ func (x *ReadIndexResponse) String() string {
 func (*ReadIndexResponse) ProtoMessage() {}
 
 func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_creto_v1_cluster_proto_msgTypes[13]
+	mi := &file_creto_v1_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -969,7 +1076,7 @@ func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexResponse.ProtoReflect.Descriptor instead.
 func (*ReadIndexResponse) Descriptor() ([]byte, []int) {
-	return file_creto_v1_cluster_proto_rawDescGZIP(), []int{13}
+	return file_creto_v1_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ReadIndexResponse) GetRaftIndex() uint64 {
@@ -993,7 +1100,7 @@ type CosignRequest struct {
 
 func (x *CosignRequest) Reset() {
 	*x = CosignRequest{}
-	mi := &file_creto_v1_cluster_proto_msgTypes[14]
+	mi := &file_creto_v1_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1005,7 +1112,7 @@ func (x *CosignRequest) String() string {
 func (*CosignRequest) ProtoMessage() {}
 
 func (x *CosignRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_creto_v1_cluster_proto_msgTypes[14]
+	mi := &file_creto_v1_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1018,7 +1125,7 @@ func (x *CosignRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CosignRequest.ProtoReflect.Descriptor instead.
 func (*CosignRequest) Descriptor() ([]byte, []int) {
-	return file_creto_v1_cluster_proto_rawDescGZIP(), []int{14}
+	return file_creto_v1_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CosignRequest) GetNodeId() string {
@@ -1070,7 +1177,7 @@ type CosignResponse struct {
 
 func (x *CosignResponse) Reset() {
 	*x = CosignResponse{}
-	mi := &file_creto_v1_cluster_proto_msgTypes[15]
+	mi := &file_creto_v1_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1082,7 +1189,7 @@ func (x *CosignResponse) String() string {
 func (*CosignResponse) ProtoMessage() {}
 
 func (x *CosignResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_creto_v1_cluster_proto_msgTypes[15]
+	mi := &file_creto_v1_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1095,7 +1202,7 @@ func (x *CosignResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CosignResponse.ProtoReflect.Descriptor instead.
 func (*CosignResponse) Descriptor() ([]byte, []int) {
-	return file_creto_v1_cluster_proto_rawDescGZIP(), []int{15}
+	return file_creto_v1_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CosignResponse) GetEpoch() uint64 {
@@ -1130,14 +1237,14 @@ var File_creto_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_creto_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x16creto/v1/cluster.proto\x12\bcreto.v1\x1a\x1bbuf/validate/validate.proto\x1a\x14creto/v1/event.proto\"\x0f\n" +
+	"\x16creto/v1/cluster.proto\x12\bcreto.v1\x1a\x1bbuf/validate/validate.proto\x1a\x15creto/v1/common.proto\x1a\x14creto/v1/event.proto\"\x0f\n" +
 	"\rStatusRequest\"\x9e\x01\n" +
 	"\x06Member\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\traft_addr\x18\x02 \x01(\tR\braftAddr\x12\x14\n" +
 	"\x05voter\x18\x03 \x01(\bR\x05voter\x12\x16\n" +
 	"\x06leader\x18\x04 \x01(\bR\x06leader\x120\n" +
-	"\x14last_contact_seconds\x18\x05 \x01(\x01R\x12lastContactSeconds\"\xc1\x05\n" +
+	"\x14last_contact_seconds\x18\x05 \x01(\x01R\x12lastContactSeconds\"\xe9\x05\n" +
 	"\x0eStatusResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
@@ -1164,7 +1271,8 @@ const file_creto_v1_cluster_proto_rawDesc = "" +
 	"\factive_level\x18\x13 \x01(\rR\vactiveLevel\x12\x12\n" +
 	"\x04test\x18\x14 \x01(\bR\x04test\x12\x18\n" +
 	"\atenants\x18\x15 \x01(\rR\atenants\x124\n" +
-	"\x16certificate_expires_ns\x18\x16 \x01(\x03R\x14certificateExpiresNs\"\x9a\x03\n" +
+	"\x16certificate_expires_ns\x18\x16 \x01(\x03R\x14certificateExpiresNs\x12&\n" +
+	"\x04read\x18\x17 \x01(\v2\x12.creto.v1.ReadInfoR\x04read\"\x9a\x03\n" +
 	"\vJoinRequest\x12 \n" +
 	"\x05token\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x10\x18\x80\x02R\x05token\x12)\n" +
@@ -1188,7 +1296,14 @@ const file_creto_v1_cluster_proto_rawDesc = "" +
 	"\agenesis\x18\x03 \x01(\fR\agenesis\x12\x17\n" +
 	"\alog_key\x18\x04 \x01(\fR\x06logKey\x12\x10\n" +
 	"\x03kek\x18\x05 \x01(\fR\x03kek\x12+\n" +
-	"\x05peers\x18\x06 \x03(\v2\x15.creto.v1.PeerAddressR\x05peers\"`\n" +
+	"\x05peers\x18\x06 \x03(\v2\x15.creto.v1.PeerAddressR\x05peers\",\n" +
+	"\fRenewRequest\x12\x1c\n" +
+	"\x03csr\x18\x01 \x01(\fB\n" +
+	"\xbaH\az\x05\x10\x01\x18\x80@R\x03csr\"F\n" +
+	"\rRenewResponse\x12\x1d\n" +
+	"\n" +
+	"svid_chain\x18\x01 \x01(\fR\tsvidChain\x12\x16\n" +
+	"\x06bundle\x18\x02 \x01(\fR\x06bundle\"`\n" +
 	"\vPeerAddress\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\traft_addr\x18\x02 \x01(\tR\braftAddr\x12\x1b\n" +
@@ -1224,10 +1339,11 @@ const file_creto_v1_cluster_proto_rawDesc = "" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x12\n" +
 	"\x04root\x18\x03 \x01(\fR\x04root\x12\x14\n" +
-	"\x05lines\x18\x04 \x03(\tR\x05lines2\xf7\x02\n" +
+	"\x05lines\x18\x04 \x03(\tR\x05lines2\xb1\x03\n" +
 	"\x0eClusterService\x12;\n" +
 	"\x06Status\x12\x17.creto.v1.StatusRequest\x1a\x18.creto.v1.StatusResponse\x125\n" +
-	"\x04Join\x12\x15.creto.v1.JoinRequest\x1a\x16.creto.v1.JoinResponse\x12M\n" +
+	"\x04Join\x12\x15.creto.v1.JoinRequest\x1a\x16.creto.v1.JoinResponse\x128\n" +
+	"\x05Renew\x12\x16.creto.v1.RenewRequest\x1a\x17.creto.v1.RenewResponse\x12M\n" +
 	"\fChangeMember\x12\x1d.creto.v1.ChangeMemberRequest\x1a\x1e.creto.v1.ChangeMemberResponse\x12_\n" +
 	"\x12TransferLeadership\x12#.creto.v1.TransferLeadershipRequest\x1a$.creto.v1.TransferLeadershipResponse\x12A\n" +
 	"\bSetClock\x12\x19.creto.v1.SetClockRequest\x1a\x1a.creto.v1.SetClockResponse2\xce\x01\n" +
@@ -1248,55 +1364,61 @@ func file_creto_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_creto_v1_cluster_proto_rawDescData
 }
 
-var file_creto_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_creto_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_creto_v1_cluster_proto_goTypes = []any{
 	(*StatusRequest)(nil),              // 0: creto.v1.StatusRequest
 	(*Member)(nil),                     // 1: creto.v1.Member
 	(*StatusResponse)(nil),             // 2: creto.v1.StatusResponse
 	(*JoinRequest)(nil),                // 3: creto.v1.JoinRequest
 	(*JoinResponse)(nil),               // 4: creto.v1.JoinResponse
-	(*PeerAddress)(nil),                // 5: creto.v1.PeerAddress
-	(*ChangeMemberRequest)(nil),        // 6: creto.v1.ChangeMemberRequest
-	(*ChangeMemberResponse)(nil),       // 7: creto.v1.ChangeMemberResponse
-	(*TransferLeadershipRequest)(nil),  // 8: creto.v1.TransferLeadershipRequest
-	(*TransferLeadershipResponse)(nil), // 9: creto.v1.TransferLeadershipResponse
-	(*SetClockRequest)(nil),            // 10: creto.v1.SetClockRequest
-	(*SetClockResponse)(nil),           // 11: creto.v1.SetClockResponse
-	(*ReadIndexRequest)(nil),           // 12: creto.v1.ReadIndexRequest
-	(*ReadIndexResponse)(nil),          // 13: creto.v1.ReadIndexResponse
-	(*CosignRequest)(nil),              // 14: creto.v1.CosignRequest
-	(*CosignResponse)(nil),             // 15: creto.v1.CosignResponse
-	(*Envelope)(nil),                   // 16: creto.v1.Envelope
-	(*Result)(nil),                     // 17: creto.v1.Result
-	(*SubmitRequest)(nil),              // 18: creto.v1.SubmitRequest
-	(*SubmitResponse)(nil),             // 19: creto.v1.SubmitResponse
+	(*RenewRequest)(nil),               // 5: creto.v1.RenewRequest
+	(*RenewResponse)(nil),              // 6: creto.v1.RenewResponse
+	(*PeerAddress)(nil),                // 7: creto.v1.PeerAddress
+	(*ChangeMemberRequest)(nil),        // 8: creto.v1.ChangeMemberRequest
+	(*ChangeMemberResponse)(nil),       // 9: creto.v1.ChangeMemberResponse
+	(*TransferLeadershipRequest)(nil),  // 10: creto.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil), // 11: creto.v1.TransferLeadershipResponse
+	(*SetClockRequest)(nil),            // 12: creto.v1.SetClockRequest
+	(*SetClockResponse)(nil),           // 13: creto.v1.SetClockResponse
+	(*ReadIndexRequest)(nil),           // 14: creto.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil),          // 15: creto.v1.ReadIndexResponse
+	(*CosignRequest)(nil),              // 16: creto.v1.CosignRequest
+	(*CosignResponse)(nil),             // 17: creto.v1.CosignResponse
+	(*ReadInfo)(nil),                   // 18: creto.v1.ReadInfo
+	(*Envelope)(nil),                   // 19: creto.v1.Envelope
+	(*Result)(nil),                     // 20: creto.v1.Result
+	(*SubmitRequest)(nil),              // 21: creto.v1.SubmitRequest
+	(*SubmitResponse)(nil),             // 22: creto.v1.SubmitResponse
 }
 var file_creto_v1_cluster_proto_depIdxs = []int32{
 	1,  // 0: creto.v1.StatusResponse.members:type_name -> creto.v1.Member
-	5,  // 1: creto.v1.JoinResponse.peers:type_name -> creto.v1.PeerAddress
-	16, // 2: creto.v1.ChangeMemberRequest.envelope:type_name -> creto.v1.Envelope
-	17, // 3: creto.v1.ChangeMemberResponse.result:type_name -> creto.v1.Result
-	0,  // 4: creto.v1.ClusterService.Status:input_type -> creto.v1.StatusRequest
-	3,  // 5: creto.v1.ClusterService.Join:input_type -> creto.v1.JoinRequest
-	6,  // 6: creto.v1.ClusterService.ChangeMember:input_type -> creto.v1.ChangeMemberRequest
-	8,  // 7: creto.v1.ClusterService.TransferLeadership:input_type -> creto.v1.TransferLeadershipRequest
-	10, // 8: creto.v1.ClusterService.SetClock:input_type -> creto.v1.SetClockRequest
-	18, // 9: creto.v1.NodeService.Forward:input_type -> creto.v1.SubmitRequest
-	12, // 10: creto.v1.NodeService.ReadIndex:input_type -> creto.v1.ReadIndexRequest
-	14, // 11: creto.v1.NodeService.Cosign:input_type -> creto.v1.CosignRequest
-	2,  // 12: creto.v1.ClusterService.Status:output_type -> creto.v1.StatusResponse
-	4,  // 13: creto.v1.ClusterService.Join:output_type -> creto.v1.JoinResponse
-	7,  // 14: creto.v1.ClusterService.ChangeMember:output_type -> creto.v1.ChangeMemberResponse
-	9,  // 15: creto.v1.ClusterService.TransferLeadership:output_type -> creto.v1.TransferLeadershipResponse
-	11, // 16: creto.v1.ClusterService.SetClock:output_type -> creto.v1.SetClockResponse
-	19, // 17: creto.v1.NodeService.Forward:output_type -> creto.v1.SubmitResponse
-	13, // 18: creto.v1.NodeService.ReadIndex:output_type -> creto.v1.ReadIndexResponse
-	15, // 19: creto.v1.NodeService.Cosign:output_type -> creto.v1.CosignResponse
-	12, // [12:20] is the sub-list for method output_type
-	4,  // [4:12] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	18, // 1: creto.v1.StatusResponse.read:type_name -> creto.v1.ReadInfo
+	7,  // 2: creto.v1.JoinResponse.peers:type_name -> creto.v1.PeerAddress
+	19, // 3: creto.v1.ChangeMemberRequest.envelope:type_name -> creto.v1.Envelope
+	20, // 4: creto.v1.ChangeMemberResponse.result:type_name -> creto.v1.Result
+	0,  // 5: creto.v1.ClusterService.Status:input_type -> creto.v1.StatusRequest
+	3,  // 6: creto.v1.ClusterService.Join:input_type -> creto.v1.JoinRequest
+	5,  // 7: creto.v1.ClusterService.Renew:input_type -> creto.v1.RenewRequest
+	8,  // 8: creto.v1.ClusterService.ChangeMember:input_type -> creto.v1.ChangeMemberRequest
+	10, // 9: creto.v1.ClusterService.TransferLeadership:input_type -> creto.v1.TransferLeadershipRequest
+	12, // 10: creto.v1.ClusterService.SetClock:input_type -> creto.v1.SetClockRequest
+	21, // 11: creto.v1.NodeService.Forward:input_type -> creto.v1.SubmitRequest
+	14, // 12: creto.v1.NodeService.ReadIndex:input_type -> creto.v1.ReadIndexRequest
+	16, // 13: creto.v1.NodeService.Cosign:input_type -> creto.v1.CosignRequest
+	2,  // 14: creto.v1.ClusterService.Status:output_type -> creto.v1.StatusResponse
+	4,  // 15: creto.v1.ClusterService.Join:output_type -> creto.v1.JoinResponse
+	6,  // 16: creto.v1.ClusterService.Renew:output_type -> creto.v1.RenewResponse
+	9,  // 17: creto.v1.ClusterService.ChangeMember:output_type -> creto.v1.ChangeMemberResponse
+	11, // 18: creto.v1.ClusterService.TransferLeadership:output_type -> creto.v1.TransferLeadershipResponse
+	13, // 19: creto.v1.ClusterService.SetClock:output_type -> creto.v1.SetClockResponse
+	22, // 20: creto.v1.NodeService.Forward:output_type -> creto.v1.SubmitResponse
+	15, // 21: creto.v1.NodeService.ReadIndex:output_type -> creto.v1.ReadIndexResponse
+	17, // 22: creto.v1.NodeService.Cosign:output_type -> creto.v1.CosignResponse
+	14, // [14:23] is the sub-list for method output_type
+	5,  // [5:14] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_creto_v1_cluster_proto_init() }
@@ -1304,6 +1426,7 @@ func file_creto_v1_cluster_proto_init() {
 	if File_creto_v1_cluster_proto != nil {
 		return
 	}
+	file_creto_v1_common_proto_init()
 	file_creto_v1_event_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1311,7 +1434,7 @@ func file_creto_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_creto_v1_cluster_proto_rawDesc), len(file_creto_v1_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

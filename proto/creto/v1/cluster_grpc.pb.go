@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	ClusterService_Status_FullMethodName             = "/creto.v1.ClusterService/Status"
 	ClusterService_Join_FullMethodName               = "/creto.v1.ClusterService/Join"
+	ClusterService_Renew_FullMethodName              = "/creto.v1.ClusterService/Renew"
 	ClusterService_ChangeMember_FullMethodName       = "/creto.v1.ClusterService/ChangeMember"
 	ClusterService_TransferLeadership_FullMethodName = "/creto.v1.ClusterService/TransferLeadership"
 	ClusterService_SetClock_FullMethodName           = "/creto.v1.ClusterService/SetClock"
@@ -30,13 +31,18 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// ClusterService is for operators (the admin listener, or an admin SVID).
+// ClusterService is for operators (the admin listener, or an admin SVID), and
+// for nodes that join and stay.
 type ClusterServiceClient interface {
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
 	// Join redeems a single-use join token: the node is registered on the system
 	// log and given its SVID and the cluster's secrets. It needs no client
 	// certificate; the token is the authority.
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error)
+	// Renew gives a node that is a member, and says so with its current SVID, the
+	// next one for the same principal. Only a node that has the cluster's CA can;
+	// others answer unavailable.
+	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error)
 	// ChangeMember commits the signed admin.member event and then makes the Raft
 	// membership change that cites its leaf.
 	ChangeMember(ctx context.Context, in *ChangeMemberRequest, opts ...grpc.CallOption) (*ChangeMemberResponse, error)
@@ -69,6 +75,16 @@ func (c *clusterServiceClient) Join(ctx context.Context, in *JoinRequest, opts .
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(JoinResponse)
 	err := c.cc.Invoke(ctx, ClusterService_Join_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterServiceClient) Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RenewResponse)
+	err := c.cc.Invoke(ctx, ClusterService_Renew_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -109,13 +125,18 @@ func (c *clusterServiceClient) SetClock(ctx context.Context, in *SetClockRequest
 // All implementations must embed UnimplementedClusterServiceServer
 // for forward compatibility.
 //
-// ClusterService is for operators (the admin listener, or an admin SVID).
+// ClusterService is for operators (the admin listener, or an admin SVID), and
+// for nodes that join and stay.
 type ClusterServiceServer interface {
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
 	// Join redeems a single-use join token: the node is registered on the system
 	// log and given its SVID and the cluster's secrets. It needs no client
 	// certificate; the token is the authority.
 	Join(context.Context, *JoinRequest) (*JoinResponse, error)
+	// Renew gives a node that is a member, and says so with its current SVID, the
+	// next one for the same principal. Only a node that has the cluster's CA can;
+	// others answer unavailable.
+	Renew(context.Context, *RenewRequest) (*RenewResponse, error)
 	// ChangeMember commits the signed admin.member event and then makes the Raft
 	// membership change that cites its leaf.
 	ChangeMember(context.Context, *ChangeMemberRequest) (*ChangeMemberResponse, error)
@@ -139,6 +160,9 @@ func (UnimplementedClusterServiceServer) Status(context.Context, *StatusRequest)
 }
 func (UnimplementedClusterServiceServer) Join(context.Context, *JoinRequest) (*JoinResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Join not implemented")
+}
+func (UnimplementedClusterServiceServer) Renew(context.Context, *RenewRequest) (*RenewResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Renew not implemented")
 }
 func (UnimplementedClusterServiceServer) ChangeMember(context.Context, *ChangeMemberRequest) (*ChangeMemberResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ChangeMember not implemented")
@@ -202,6 +226,24 @@ func _ClusterService_Join_Handler(srv interface{}, ctx context.Context, dec func
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ClusterServiceServer).Join(ctx, req.(*JoinRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ClusterService_Renew_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RenewRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServiceServer).Renew(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ClusterService_Renew_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServiceServer).Renew(ctx, req.(*RenewRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -274,6 +316,10 @@ var ClusterService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Join",
 			Handler:    _ClusterService_Join_Handler,
+		},
+		{
+			MethodName: "Renew",
+			Handler:    _ClusterService_Renew_Handler,
 		},
 		{
 			MethodName: "ChangeMember",

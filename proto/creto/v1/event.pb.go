@@ -589,7 +589,9 @@ type EventView struct {
 	// "", "present", "erased at index N".
 	AddendaState string `protobuf:"bytes,10,opt,name=addenda_state,json=addendaState,proto3" json:"addenda_state,omitempty"`
 	// sequenced or published.
-	Height        string `protobuf:"bytes,11,opt,name=height,proto3" json:"height,omitempty"`
+	Height string `protobuf:"bytes,11,opt,name=height,proto3" json:"height,omitempty"`
+	// TailEvents only; other calls say it once for all leaves.
+	Read          *ReadInfo `protobuf:"bytes,12,opt,name=read,proto3" json:"read,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -699,6 +701,13 @@ func (x *EventView) GetHeight() string {
 		return x.Height
 	}
 	return ""
+}
+
+func (x *EventView) GetRead() *ReadInfo {
+	if x != nil {
+		return x.Read
+	}
+	return nil
 }
 
 type GetEventRequest struct {
@@ -1211,7 +1220,7 @@ const file_creto_v1_event_proto_rawDesc = "" +
 	"\x0eSubmitResponse\x12*\n" +
 	"\aresults\x18\x01 \x03(\v2\x10.creto.v1.ResultR\aresults\x12\x16\n" +
 	"\x06height\x18\x02 \x01(\tR\x06height\x12-\n" +
-	"\x12receipt_signatures\x18\x03 \x03(\fR\x11receiptSignatures\"\xc5\x02\n" +
+	"\x12receipt_signatures\x18\x03 \x03(\fR\x11receiptSignatures\"\xed\x02\n" +
 	"\tEventView\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
 	"\x04leaf\x18\x02 \x01(\fR\x04leaf\x12\x1b\n" +
@@ -1225,7 +1234,8 @@ const file_creto_v1_event_proto_rawDesc = "" +
 	"\aaddenda\x18\t \x03(\v2\x12.creto.v1.AddendumR\aaddenda\x12#\n" +
 	"\raddenda_state\x18\n" +
 	" \x01(\tR\faddendaState\x12\x16\n" +
-	"\x06height\x18\v \x01(\tR\x06height\"\xa4\x01\n" +
+	"\x06height\x18\v \x01(\tR\x06height\x12&\n" +
+	"\x04read\x18\f \x01(\v2\x12.creto.v1.ReadInfoR\x04read\"\xa4\x01\n" +
 	"\x0fGetEventRequest\x12\x1f\n" +
 	"\x06tenant\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x06tenant\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12!\n" +
@@ -1310,8 +1320,8 @@ var file_creto_v1_event_proto_goTypes = []any{
 	(*ListEventsRequest)(nil),  // 12: creto.v1.ListEventsRequest
 	(*ListEventsResponse)(nil), // 13: creto.v1.ListEventsResponse
 	(*TailEventsRequest)(nil),  // 14: creto.v1.TailEventsRequest
-	(Consistency)(0),           // 15: creto.v1.Consistency
-	(*ReadInfo)(nil),           // 16: creto.v1.ReadInfo
+	(*ReadInfo)(nil),           // 15: creto.v1.ReadInfo
+	(Consistency)(0),           // 16: creto.v1.Consistency
 }
 var file_creto_v1_event_proto_depIdxs = []int32{
 	2,  // 0: creto.v1.Addenda.items:type_name -> creto.v1.Addendum
@@ -1321,27 +1331,28 @@ var file_creto_v1_event_proto_depIdxs = []int32{
 	1,  // 4: creto.v1.Result.state:type_name -> creto.v1.Result.State
 	6,  // 5: creto.v1.SubmitResponse.results:type_name -> creto.v1.Result
 	2,  // 6: creto.v1.EventView.addenda:type_name -> creto.v1.Addendum
-	15, // 7: creto.v1.GetEventRequest.consistency:type_name -> creto.v1.Consistency
-	8,  // 8: creto.v1.GetEventResponse.event:type_name -> creto.v1.EventView
-	16, // 9: creto.v1.GetEventResponse.read:type_name -> creto.v1.ReadInfo
-	11, // 10: creto.v1.ListEventsRequest.filter:type_name -> creto.v1.EventFilter
-	15, // 11: creto.v1.ListEventsRequest.consistency:type_name -> creto.v1.Consistency
-	8,  // 12: creto.v1.ListEventsResponse.events:type_name -> creto.v1.EventView
-	16, // 13: creto.v1.ListEventsResponse.read:type_name -> creto.v1.ReadInfo
-	11, // 14: creto.v1.TailEventsRequest.filter:type_name -> creto.v1.EventFilter
-	5,  // 15: creto.v1.EventService.Submit:input_type -> creto.v1.SubmitRequest
-	9,  // 16: creto.v1.EventService.GetEvent:input_type -> creto.v1.GetEventRequest
-	12, // 17: creto.v1.EventService.ListEvents:input_type -> creto.v1.ListEventsRequest
-	14, // 18: creto.v1.EventService.TailEvents:input_type -> creto.v1.TailEventsRequest
-	7,  // 19: creto.v1.EventService.Submit:output_type -> creto.v1.SubmitResponse
-	10, // 20: creto.v1.EventService.GetEvent:output_type -> creto.v1.GetEventResponse
-	13, // 21: creto.v1.EventService.ListEvents:output_type -> creto.v1.ListEventsResponse
-	8,  // 22: creto.v1.EventService.TailEvents:output_type -> creto.v1.EventView
-	19, // [19:23] is the sub-list for method output_type
-	15, // [15:19] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	15, // 7: creto.v1.EventView.read:type_name -> creto.v1.ReadInfo
+	16, // 8: creto.v1.GetEventRequest.consistency:type_name -> creto.v1.Consistency
+	8,  // 9: creto.v1.GetEventResponse.event:type_name -> creto.v1.EventView
+	15, // 10: creto.v1.GetEventResponse.read:type_name -> creto.v1.ReadInfo
+	11, // 11: creto.v1.ListEventsRequest.filter:type_name -> creto.v1.EventFilter
+	16, // 12: creto.v1.ListEventsRequest.consistency:type_name -> creto.v1.Consistency
+	8,  // 13: creto.v1.ListEventsResponse.events:type_name -> creto.v1.EventView
+	15, // 14: creto.v1.ListEventsResponse.read:type_name -> creto.v1.ReadInfo
+	11, // 15: creto.v1.TailEventsRequest.filter:type_name -> creto.v1.EventFilter
+	5,  // 16: creto.v1.EventService.Submit:input_type -> creto.v1.SubmitRequest
+	9,  // 17: creto.v1.EventService.GetEvent:input_type -> creto.v1.GetEventRequest
+	12, // 18: creto.v1.EventService.ListEvents:input_type -> creto.v1.ListEventsRequest
+	14, // 19: creto.v1.EventService.TailEvents:input_type -> creto.v1.TailEventsRequest
+	7,  // 20: creto.v1.EventService.Submit:output_type -> creto.v1.SubmitResponse
+	10, // 21: creto.v1.EventService.GetEvent:output_type -> creto.v1.GetEventResponse
+	13, // 22: creto.v1.EventService.ListEvents:output_type -> creto.v1.ListEventsResponse
+	8,  // 23: creto.v1.EventService.TailEvents:output_type -> creto.v1.EventView
+	20, // [20:24] is the sub-list for method output_type
+	16, // [16:20] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_creto_v1_event_proto_init() }

@@ -77,6 +77,7 @@ type GetTenantResponse struct {
 	Origin         string                 `protobuf:"bytes,7,opt,name=origin,proto3" json:"origin,omitempty"`
 	TrustDomain    string                 `protobuf:"bytes,8,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	Test           bool                   `protobuf:"varint,9,opt,name=test,proto3" json:"test,omitempty"`
+	Read           *ReadInfo              `protobuf:"bytes,10,opt,name=read,proto3" json:"read,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -172,6 +173,13 @@ func (x *GetTenantResponse) GetTest() bool {
 		return x.Test
 	}
 	return false
+}
+
+func (x *GetTenantResponse) GetRead() *ReadInfo {
+	if x != nil {
+		return x.Read
+	}
+	return nil
 }
 
 type Identity struct {
@@ -931,7 +939,7 @@ const file_creto_v1_identity_proto_rawDesc = "" +
 	"\n" +
 	"\x17creto/v1/identity.proto\x12\bcreto.v1\x1a\x1bbuf/validate/validate.proto\x1a\x15creto/v1/common.proto\"3\n" +
 	"\x10GetTenantRequest\x12\x1f\n" +
-	"\x06tenant\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x06tenant\"\x8c\x02\n" +
+	"\x06tenant\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x06tenant\"\xb4\x02\n" +
 	"\x11GetTenantResponse\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\fR\x06tenant\x12\x12\n" +
 	"\x04slot\x18\x02 \x01(\rR\x04slot\x12!\n" +
@@ -941,7 +949,9 @@ const file_creto_v1_identity_proto_rawDesc = "" +
 	"\tledger_id\x18\x06 \x01(\fR\bledgerId\x12\x16\n" +
 	"\x06origin\x18\a \x01(\tR\x06origin\x12!\n" +
 	"\ftrust_domain\x18\b \x01(\tR\vtrustDomain\x12\x12\n" +
-	"\x04test\x18\t \x01(\bR\x04test\"\xc6\x01\n" +
+	"\x04test\x18\t \x01(\bR\x04test\x12&\n" +
+	"\x04read\x18\n" +
+	" \x01(\v2\x12.creto.v1.ReadInfoR\x04read\"\xc6\x01\n" +
 	"\bIdentity\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x16\n" +
@@ -1043,33 +1053,34 @@ var file_creto_v1_identity_proto_goTypes = []any{
 	(*Link)(nil),                   // 9: creto.v1.Link
 	(*GetChainRequest)(nil),        // 10: creto.v1.GetChainRequest
 	(*GetChainResponse)(nil),       // 11: creto.v1.GetChainResponse
-	(Consistency)(0),               // 12: creto.v1.Consistency
-	(*ReadInfo)(nil),               // 13: creto.v1.ReadInfo
+	(*ReadInfo)(nil),               // 12: creto.v1.ReadInfo
+	(Consistency)(0),               // 13: creto.v1.Consistency
 }
 var file_creto_v1_identity_proto_depIdxs = []int32{
-	12, // 0: creto.v1.GetIdentityRequest.consistency:type_name -> creto.v1.Consistency
-	2,  // 1: creto.v1.GetIdentityResponse.identity:type_name -> creto.v1.Identity
-	13, // 2: creto.v1.GetIdentityResponse.read:type_name -> creto.v1.ReadInfo
-	2,  // 3: creto.v1.ListIdentitiesResponse.identities:type_name -> creto.v1.Identity
-	13, // 4: creto.v1.ListIdentitiesResponse.read:type_name -> creto.v1.ReadInfo
-	13, // 5: creto.v1.GetKeyResponse.read:type_name -> creto.v1.ReadInfo
-	9,  // 6: creto.v1.GetChainResponse.links:type_name -> creto.v1.Link
-	13, // 7: creto.v1.GetChainResponse.read:type_name -> creto.v1.ReadInfo
-	0,  // 8: creto.v1.IdentityService.GetTenant:input_type -> creto.v1.GetTenantRequest
-	3,  // 9: creto.v1.IdentityService.GetIdentity:input_type -> creto.v1.GetIdentityRequest
-	5,  // 10: creto.v1.IdentityService.ListIdentities:input_type -> creto.v1.ListIdentitiesRequest
-	7,  // 11: creto.v1.IdentityService.GetKey:input_type -> creto.v1.GetKeyRequest
-	10, // 12: creto.v1.IdentityService.GetChain:input_type -> creto.v1.GetChainRequest
-	1,  // 13: creto.v1.IdentityService.GetTenant:output_type -> creto.v1.GetTenantResponse
-	4,  // 14: creto.v1.IdentityService.GetIdentity:output_type -> creto.v1.GetIdentityResponse
-	6,  // 15: creto.v1.IdentityService.ListIdentities:output_type -> creto.v1.ListIdentitiesResponse
-	8,  // 16: creto.v1.IdentityService.GetKey:output_type -> creto.v1.GetKeyResponse
-	11, // 17: creto.v1.IdentityService.GetChain:output_type -> creto.v1.GetChainResponse
-	13, // [13:18] is the sub-list for method output_type
-	8,  // [8:13] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	12, // 0: creto.v1.GetTenantResponse.read:type_name -> creto.v1.ReadInfo
+	13, // 1: creto.v1.GetIdentityRequest.consistency:type_name -> creto.v1.Consistency
+	2,  // 2: creto.v1.GetIdentityResponse.identity:type_name -> creto.v1.Identity
+	12, // 3: creto.v1.GetIdentityResponse.read:type_name -> creto.v1.ReadInfo
+	2,  // 4: creto.v1.ListIdentitiesResponse.identities:type_name -> creto.v1.Identity
+	12, // 5: creto.v1.ListIdentitiesResponse.read:type_name -> creto.v1.ReadInfo
+	12, // 6: creto.v1.GetKeyResponse.read:type_name -> creto.v1.ReadInfo
+	9,  // 7: creto.v1.GetChainResponse.links:type_name -> creto.v1.Link
+	12, // 8: creto.v1.GetChainResponse.read:type_name -> creto.v1.ReadInfo
+	0,  // 9: creto.v1.IdentityService.GetTenant:input_type -> creto.v1.GetTenantRequest
+	3,  // 10: creto.v1.IdentityService.GetIdentity:input_type -> creto.v1.GetIdentityRequest
+	5,  // 11: creto.v1.IdentityService.ListIdentities:input_type -> creto.v1.ListIdentitiesRequest
+	7,  // 12: creto.v1.IdentityService.GetKey:input_type -> creto.v1.GetKeyRequest
+	10, // 13: creto.v1.IdentityService.GetChain:input_type -> creto.v1.GetChainRequest
+	1,  // 14: creto.v1.IdentityService.GetTenant:output_type -> creto.v1.GetTenantResponse
+	4,  // 15: creto.v1.IdentityService.GetIdentity:output_type -> creto.v1.GetIdentityResponse
+	6,  // 16: creto.v1.IdentityService.ListIdentities:output_type -> creto.v1.ListIdentitiesResponse
+	8,  // 17: creto.v1.IdentityService.GetKey:output_type -> creto.v1.GetKeyResponse
+	11, // 18: creto.v1.IdentityService.GetChain:output_type -> creto.v1.GetChainResponse
+	14, // [14:19] is the sub-list for method output_type
+	9,  // [9:14] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_creto_v1_identity_proto_init() }

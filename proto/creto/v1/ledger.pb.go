@@ -249,6 +249,7 @@ func (x *GetProofRequest) GetWait() bool {
 type GetProofResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	File          []byte                 `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
+	Read          *ReadInfo              `protobuf:"bytes,2,opt,name=read,proto3" json:"read,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -286,6 +287,13 @@ func (*GetProofResponse) Descriptor() ([]byte, []int) {
 func (x *GetProofResponse) GetFile() []byte {
 	if x != nil {
 		return x.File
+	}
+	return nil
+}
+
+func (x *GetProofResponse) GetRead() *ReadInfo {
+	if x != nil {
+		return x.Read
 	}
 	return nil
 }
@@ -356,6 +364,7 @@ type GetConsistencyResponse struct {
 	Hashes        [][]byte               `protobuf:"bytes,1,rep,name=hashes,proto3" json:"hashes,omitempty"`
 	FromRoot      []byte                 `protobuf:"bytes,2,opt,name=from_root,json=fromRoot,proto3" json:"from_root,omitempty"`
 	ToRoot        []byte                 `protobuf:"bytes,3,opt,name=to_root,json=toRoot,proto3" json:"to_root,omitempty"`
+	Read          *ReadInfo              `protobuf:"bytes,4,opt,name=read,proto3" json:"read,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -407,6 +416,13 @@ func (x *GetConsistencyResponse) GetFromRoot() []byte {
 func (x *GetConsistencyResponse) GetToRoot() []byte {
 	if x != nil {
 		return x.ToRoot
+	}
+	return nil
+}
+
+func (x *GetConsistencyResponse) GetRead() *ReadInfo {
+	if x != nil {
+		return x.Read
 	}
 	return nil
 }
@@ -485,8 +501,10 @@ type ExportChunk struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Data  []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
 	// Leaves written so far and in all, for progress.
-	Done          uint64 `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
-	Total         uint64 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
+	Done  uint64 `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
+	Total uint64 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
+	// In the first chunk.
+	Read          *ReadInfo `protobuf:"bytes,4,opt,name=read,proto3" json:"read,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -542,6 +560,13 @@ func (x *ExportChunk) GetTotal() uint64 {
 	return 0
 }
 
+func (x *ExportChunk) GetRead() *ReadInfo {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
 type GetTrustRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -582,7 +607,9 @@ type GetTrustResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Trust string                 `protobuf:"bytes,1,opt,name=trust,proto3" json:"trust,omitempty"`
 	// Twelve words.
-	Fingerprint   string `protobuf:"bytes,2,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	Fingerprint string `protobuf:"bytes,2,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	// About the system log, stale: what this node has applied.
+	Read          *ReadInfo `protobuf:"bytes,3,opt,name=read,proto3" json:"read,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -631,6 +658,13 @@ func (x *GetTrustResponse) GetFingerprint() string {
 	return ""
 }
 
+func (x *GetTrustResponse) GetRead() *ReadInfo {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
 var File_creto_v1_ledger_proto protoreflect.FileDescriptor
 
 const file_creto_v1_ledger_proto_rawDesc = "" +
@@ -655,32 +689,36 @@ const file_creto_v1_ledger_proto_rawDesc = "" +
 	"\x0fGetProofRequest\x12\x1f\n" +
 	"\x06tenant\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x06tenant\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x12\n" +
-	"\x04wait\x18\x03 \x01(\bR\x04wait\"&\n" +
+	"\x04wait\x18\x03 \x01(\bR\x04wait\"N\n" +
 	"\x10GetProofResponse\x12\x12\n" +
-	"\x04file\x18\x01 \x01(\fR\x04file\"n\n" +
+	"\x04file\x18\x01 \x01(\fR\x04file\x12&\n" +
+	"\x04read\x18\x02 \x01(\v2\x12.creto.v1.ReadInfoR\x04read\"n\n" +
 	"\x15GetConsistencyRequest\x12\x1f\n" +
 	"\x06tenant\x18\x01 \x01(\fB\a\xbaH\x04z\x02\x18\x10R\x06tenant\x12\x1b\n" +
 	"\tfrom_size\x18\x02 \x01(\x04R\bfromSize\x12\x17\n" +
-	"\ato_size\x18\x03 \x01(\x04R\x06toSize\"f\n" +
+	"\ato_size\x18\x03 \x01(\x04R\x06toSize\"\x8e\x01\n" +
 	"\x16GetConsistencyResponse\x12\x16\n" +
 	"\x06hashes\x18\x01 \x03(\fR\x06hashes\x12\x1b\n" +
 	"\tfrom_root\x18\x02 \x01(\fR\bfromRoot\x12\x17\n" +
-	"\ato_root\x18\x03 \x01(\fR\x06toRoot\"\x95\x01\n" +
+	"\ato_root\x18\x03 \x01(\fR\x06toRoot\x12&\n" +
+	"\x04read\x18\x04 \x01(\v2\x12.creto.v1.ReadInfoR\x04read\"\x95\x01\n" +
 	"\rExportRequest\x12\x1f\n" +
 	"\x06tenant\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x06tenant\x12 \n" +
 	"\ffrom_time_ns\x18\x02 \x01(\x03R\n" +
 	"fromTimeNs\x12\x1c\n" +
 	"\n" +
 	"to_time_ns\x18\x03 \x01(\x03R\btoTimeNs\x12#\n" +
-	"\rwith_payloads\x18\x04 \x01(\bR\fwithPayloads\"K\n" +
+	"\rwith_payloads\x18\x04 \x01(\bR\fwithPayloads\"s\n" +
 	"\vExportChunk\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\x04R\x04done\x12\x14\n" +
-	"\x05total\x18\x03 \x01(\x04R\x05total\"\x11\n" +
-	"\x0fGetTrustRequest\"J\n" +
+	"\x05total\x18\x03 \x01(\x04R\x05total\x12&\n" +
+	"\x04read\x18\x04 \x01(\v2\x12.creto.v1.ReadInfoR\x04read\"\x11\n" +
+	"\x0fGetTrustRequest\"r\n" +
 	"\x10GetTrustResponse\x12\x14\n" +
 	"\x05trust\x18\x01 \x01(\tR\x05trust\x12 \n" +
-	"\vfingerprint\x18\x02 \x01(\tR\vfingerprint2\xe9\x02\n" +
+	"\vfingerprint\x18\x02 \x01(\tR\vfingerprint\x12&\n" +
+	"\x04read\x18\x03 \x01(\v2\x12.creto.v1.ReadInfoR\x04read2\xe9\x02\n" +
 	"\rLedgerService\x12A\n" +
 	"\bGetHeads\x12\x19.creto.v1.GetHeadsRequest\x1a\x1a.creto.v1.GetHeadsResponse\x12A\n" +
 	"\bGetProof\x12\x19.creto.v1.GetProofRequest\x1a\x1a.creto.v1.GetProofResponse\x12S\n" +
@@ -716,21 +754,25 @@ var file_creto_v1_ledger_proto_goTypes = []any{
 }
 var file_creto_v1_ledger_proto_depIdxs = []int32{
 	10, // 0: creto.v1.GetHeadsResponse.read:type_name -> creto.v1.ReadInfo
-	0,  // 1: creto.v1.LedgerService.GetHeads:input_type -> creto.v1.GetHeadsRequest
-	2,  // 2: creto.v1.LedgerService.GetProof:input_type -> creto.v1.GetProofRequest
-	4,  // 3: creto.v1.LedgerService.GetConsistency:input_type -> creto.v1.GetConsistencyRequest
-	6,  // 4: creto.v1.LedgerService.Export:input_type -> creto.v1.ExportRequest
-	8,  // 5: creto.v1.LedgerService.GetTrust:input_type -> creto.v1.GetTrustRequest
-	1,  // 6: creto.v1.LedgerService.GetHeads:output_type -> creto.v1.GetHeadsResponse
-	3,  // 7: creto.v1.LedgerService.GetProof:output_type -> creto.v1.GetProofResponse
-	5,  // 8: creto.v1.LedgerService.GetConsistency:output_type -> creto.v1.GetConsistencyResponse
-	7,  // 9: creto.v1.LedgerService.Export:output_type -> creto.v1.ExportChunk
-	9,  // 10: creto.v1.LedgerService.GetTrust:output_type -> creto.v1.GetTrustResponse
-	6,  // [6:11] is the sub-list for method output_type
-	1,  // [1:6] is the sub-list for method input_type
-	1,  // [1:1] is the sub-list for extension type_name
-	1,  // [1:1] is the sub-list for extension extendee
-	0,  // [0:1] is the sub-list for field type_name
+	10, // 1: creto.v1.GetProofResponse.read:type_name -> creto.v1.ReadInfo
+	10, // 2: creto.v1.GetConsistencyResponse.read:type_name -> creto.v1.ReadInfo
+	10, // 3: creto.v1.ExportChunk.read:type_name -> creto.v1.ReadInfo
+	10, // 4: creto.v1.GetTrustResponse.read:type_name -> creto.v1.ReadInfo
+	0,  // 5: creto.v1.LedgerService.GetHeads:input_type -> creto.v1.GetHeadsRequest
+	2,  // 6: creto.v1.LedgerService.GetProof:input_type -> creto.v1.GetProofRequest
+	4,  // 7: creto.v1.LedgerService.GetConsistency:input_type -> creto.v1.GetConsistencyRequest
+	6,  // 8: creto.v1.LedgerService.Export:input_type -> creto.v1.ExportRequest
+	8,  // 9: creto.v1.LedgerService.GetTrust:input_type -> creto.v1.GetTrustRequest
+	1,  // 10: creto.v1.LedgerService.GetHeads:output_type -> creto.v1.GetHeadsResponse
+	3,  // 11: creto.v1.LedgerService.GetProof:output_type -> creto.v1.GetProofResponse
+	5,  // 12: creto.v1.LedgerService.GetConsistency:output_type -> creto.v1.GetConsistencyResponse
+	7,  // 13: creto.v1.LedgerService.Export:output_type -> creto.v1.ExportChunk
+	9,  // 14: creto.v1.LedgerService.GetTrust:output_type -> creto.v1.GetTrustResponse
+	10, // [10:15] is the sub-list for method output_type
+	5,  // [5:10] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_creto_v1_ledger_proto_init() }
