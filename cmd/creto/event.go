@@ -24,6 +24,7 @@ type eventView struct {
 	Quality    string           `json:"time_quality" table:"-"`
 	Kind       string           `json:"kind"`
 	Outcome    string           `json:"outcome"`
+	Suspect    bool             `json:"suspect,omitempty" table:"-"` // signed within a known window of compromise
 	Agent      string           `json:"agent,omitempty"`
 	Link       string           `json:"link_id,omitempty" table:"-"`
 	Account    string           `json:"account,omitempty" table:"-"`
@@ -49,6 +50,7 @@ func (e eventView) quietID() string { return e.Index.String() }
 // eventDetail is one leaf with what belongs to it.
 type eventDetail struct {
 	eventView
+	Suspect  bool     `json:"suspect,omitempty"`
 	Link     string   `json:"link_id,omitempty"`
 	Account  string   `json:"account,omitempty"`
 	LeafHash string   `json:"leaf_hash"`
@@ -72,7 +74,7 @@ func eventOf(p *cretov1.EventView) (eventView, error) {
 	v := eventView{
 		Index: count(l.Index), Time: instantNs(l.Time), Quality: qualityText(l.Quality), Kind: l.Kind, Outcome: l.Outcome.Code.String(),
 		Agent: idOf(l.Agent[:]), Link: hashOf(l.Link[:]), Account: idOf(l.Account[:]), ID: hashOf(l.ID[:]), Seq: count(l.Seq.N),
-		LeafHash: hexOf(p.GetLeafHash()), Assurance: l.Assurance.String(), Height: p.GetHeight(),
+		LeafHash: hexOf(p.GetLeafHash()), Assurance: l.Assurance.String(), Height: p.GetHeight(), Suspect: p.GetSuspect(),
 	}
 	for _, q := range l.Quantities {
 		if v.Quantities == nil {
@@ -109,7 +111,7 @@ func detailOf(p *cretov1.EventView) (*eventDetail, error) {
 		return nil, err
 	}
 	d := &eventDetail{
-		eventView: e, Link: e.Link, Account: e.Account, LeafHash: e.LeafHash, KeyID: hashOf(p.GetKeyId()), State: p.GetAddendaState(),
+		eventView: e, Suspect: e.Suspect, Link: e.Link, Account: e.Account, LeafHash: e.LeafHash, KeyID: hashOf(p.GetKeyId()), State: p.GetAddendaState(),
 		Leaf: base64.StdEncoding.EncodeToString(p.GetLeaf()), Payload: base64.StdEncoding.EncodeToString(p.GetPayload()),
 	}
 	if len(p.GetPayload()) > 0 {
@@ -346,6 +348,12 @@ func (a *app) eventListCmd() *cobra.Command {
 			}
 			return a.tenantCall(c.Context(), func(ctx context.Context, cl *creto.Client, tenant []byte) error {
 				rpc := cretov1.NewEventServiceClient(cl)
+				suspect := 0
+				defer func() {
+					if suspect > 0 && a.settings.output == "table" {
+						a.say("%d of these were signed within a known window of compromise: -o json says which", suspect)
+					}
+				}()
 				return pages(a, limit, func(size uint32, cursor string) ([]eventView, string, error) {
 					r, err := rpc.ListEvents(ctx, &cretov1.ListEventsRequest{
 						Tenant: tenant, Filter: f, PageSize: size, Cursor: cursor, NewestFirst: !oldest,
@@ -358,6 +366,9 @@ func (a *app) eventListCmd() *cobra.Command {
 						e, err := eventOf(p)
 						if err != nil {
 							return nil, "", err
+						}
+						if e.Suspect {
+							suspect++
 						}
 						rows = append(rows, e)
 					}

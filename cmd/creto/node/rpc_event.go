@@ -12,6 +12,7 @@ import (
 	"github.com/creto-systems/creto/ledger/verify"
 	"github.com/creto-systems/creto/nhi"
 	"github.com/creto-systems/creto/nhi/canon"
+	"github.com/creto-systems/creto/nhi/registry"
 	cretov1 "github.com/creto-systems/creto/proto/creto/v1"
 )
 
@@ -98,6 +99,13 @@ func (s *Server) eventView(snap *ledger.Snapshot, t ledger.Tenant, e *ledger.Sto
 		if _, head, err := snap.SealedHead(t.Slot, h.Epoch); err == nil && e.Index < head.Size {
 			v.Height = heightPublished
 		}
+	}
+	if e.Signature != nil {
+		view, err := snap.View(t)
+		if err != nil {
+			return nil, err
+		}
+		v.Suspect = registry.Suspect(ledger.RegistryView(view), e.Signature.Key, e.Leaf.Time, view.NextIndex())
 	}
 	if o.payload {
 		v.Payload, v.Detail = e.Payload, e.Detail

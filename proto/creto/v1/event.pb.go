@@ -591,7 +591,10 @@ type EventView struct {
 	// sequenced or published.
 	Height string `protobuf:"bytes,11,opt,name=height,proto3" json:"height,omitempty"`
 	// TailEvents only; other calls say it once for all leaves.
-	Read          *ReadInfo `protobuf:"bytes,12,opt,name=read,proto3" json:"read,omitempty"`
+	Read *ReadInfo `protobuf:"bytes,12,opt,name=read,proto3" json:"read,omitempty"`
+	// The leaf was signed with a key, or by an identity, that was compromised at
+	// that time, as far as is known now. It stays in the log and counts.
+	Suspect       bool `protobuf:"varint,13,opt,name=suspect,proto3" json:"suspect,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -708,6 +711,13 @@ func (x *EventView) GetRead() *ReadInfo {
 		return x.Read
 	}
 	return nil
+}
+
+func (x *EventView) GetSuspect() bool {
+	if x != nil {
+		return x.Suspect
+	}
+	return false
 }
 
 type GetEventRequest struct {
@@ -1220,7 +1230,7 @@ const file_creto_v1_event_proto_rawDesc = "" +
 	"\x0eSubmitResponse\x12*\n" +
 	"\aresults\x18\x01 \x03(\v2\x10.creto.v1.ResultR\aresults\x12\x16\n" +
 	"\x06height\x18\x02 \x01(\tR\x06height\x12-\n" +
-	"\x12receipt_signatures\x18\x03 \x03(\fR\x11receiptSignatures\"\xed\x02\n" +
+	"\x12receipt_signatures\x18\x03 \x03(\fR\x11receiptSignatures\"\x87\x03\n" +
 	"\tEventView\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
 	"\x04leaf\x18\x02 \x01(\fR\x04leaf\x12\x1b\n" +
@@ -1235,7 +1245,8 @@ const file_creto_v1_event_proto_rawDesc = "" +
 	"\raddenda_state\x18\n" +
 	" \x01(\tR\faddendaState\x12\x16\n" +
 	"\x06height\x18\v \x01(\tR\x06height\x12&\n" +
-	"\x04read\x18\f \x01(\v2\x12.creto.v1.ReadInfoR\x04read\"\xa4\x01\n" +
+	"\x04read\x18\f \x01(\v2\x12.creto.v1.ReadInfoR\x04read\x12\x18\n" +
+	"\asuspect\x18\r \x01(\bR\asuspect\"\xa4\x01\n" +
 	"\x0fGetEventRequest\x12\x1f\n" +
 	"\x06tenant\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x06tenant\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12!\n" +
