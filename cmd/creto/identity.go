@@ -54,7 +54,7 @@ func (a *app) identityCmd() *cobra.Command {
 		ids(a.identityStatusCmd("suspend", registry.KindSuspend, "Suspend an identity until it is resumed")),
 		ids(a.identityStatusCmd("resume", registry.KindResume, "Let a suspended identity act again")),
 		ids(a.identityStatusCmd("revoke", registry.KindRevoke, "Revoke an identity for ever")),
-		ids(a.identityShowCmd()), a.identityListCmd(), a.identityEraseCmd(),
+		ids(a.identityShowCmd()), a.identityListCmd(), ids(a.identitySVIDCmd()), a.identityEraseCmd(),
 	)
 }
 

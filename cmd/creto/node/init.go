@@ -302,6 +302,34 @@ func RenewSVID(ca, dir string, ttl time.Duration, now time.Time) (expires time.T
 	return svid.Certificate().NotAfter, nil
 }
 
+// IssueSVID issues an SVID from the CA in one directory, with a new key, into another one, which must be empty. Who may have it
+// is the caller's to decide.
+func IssueSVID(ca, dir string, p spiffe.Principal, ttl time.Duration, now time.Time) (files spiffe.Files, expires time.Time, err error) {
+	fail := func(err error) (spiffe.Files, time.Time, error) {
+		return spiffe.Files{}, time.Time{}, fmt.Errorf("issue SVID: %w", err)
+	}
+	c, err := spiffe.LoadCA(ca, rand.Reader)
+	if err != nil {
+		return fail(err)
+	}
+	bundle, err := c.Bundle()
+	if err != nil {
+		return fail(err)
+	}
+	svid, err := c.NewSVID(spiffe.Order{Principal: p, TTL: ttl}, now)
+	if err != nil {
+		return fail(err)
+	}
+	if err := emptyDir(dir); err != nil {
+		return fail(err)
+	}
+	files = svidFiles(dir)
+	if err := saveSVID(files, svid, bundle); err != nil {
+		return fail(err)
+	}
+	return files, svid.Certificate().NotAfter, nil
+}
+
 // orderLike orders the SVID that follows another one.
 func orderLike(old *spiffe.SVID, ttl time.Duration) spiffe.Order {
 	if ttl == 0 {

@@ -627,11 +627,11 @@ func (s *Server) isTenantMember(p spiffe.Principal) bool {
 	if err != nil || got.Status != registry.Active {
 		return false
 	}
-	return svidRole(got.Type) == p.Role
+	return SVIDRole(got.Type) == p.Role
 }
 
-// svidRole is the role that the SVID of a tenant's identity names; "" for those that get none.
-func svidRole(t registry.Type) spiffe.Role {
+// SVIDRole is the role that the SVID of a tenant's identity names; "" for those that get none.
+func SVIDRole(t registry.Type) spiffe.Role {
 	switch t {
 	case registry.Human:
 		return spiffe.RoleHuman
