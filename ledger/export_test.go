@@ -68,3 +68,12 @@ func ParseCursor(s string, newest bool) (uint64, error) { return parseCursor(s, 
 
 // EncodeCursor is the inverse of ParseCursor.
 func EncodeCursor(newest bool, index uint64) string { return encodeCursor(newest, index) }
+
+// WithSteps returns the query with another bound than MaxPageSteps.
+func (q Query) WithSteps(n int) Query {
+	q.steps = n
+	return q
+}
+
+// Steps returns how often a page has looked into a list.
+func (p *Page) Steps() int { return p.steps }

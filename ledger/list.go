@@ -14,6 +14,10 @@ import (
 // MaxPage bounds the leaves of one page.
 const MaxPage = 1000
 
+// MaxPageSteps bounds how often one page looks into a list. Where lists meet nowhere, a page ends with fewer leaves than its
+// limit, or none, and its cursor says where to go on.
+const MaxPageSteps = 10_000
+
 // Query selects leaves of one log. Zero fields select everything; several select what matches all of them.
 type Query struct {
 	Kind    string
@@ -30,12 +34,17 @@ type Query struct {
 	NewestFirst bool
 	Limit       int    // 1 to MaxPage; 0 means 100
 	Cursor      string // of the page before; the other fields must be the same
+
+	steps int // in place of MaxPageSteps; 0 means that
 }
 
 // Page is one page of leaves.
 type Page struct {
 	Events []*StoredEvent
 	Next   string // cursor of the next page; empty if this is the last one as of the snapshot
+	From   uint64 // while Next is set, the bound of the next page: its FromIndex, or, newest first, its ToIndex
+
+	steps int // looks into lists
 }
 
 // ErrCursor says that a page cursor was not made by this ledger for this order.
@@ -67,8 +76,9 @@ func parseCursor(s string, newest bool) (uint64, error) {
 	return index, nil
 }
 
-// List returns one page of the leaves that a query selects. Its cost does not grow with the log: it walks the lists of the
-// dimensions that the query names and takes their intersection.
+// List returns one page of the leaves that a query selects: it walks the lists of the dimensions that the query names and takes
+// their intersection. Its cost does not grow with the log: a page ends after MaxPageSteps looks into lists, whatever it has
+// found, so only an empty Next says that nothing follows.
 func (s *Snapshot) List(slot uint32, q Query) (page *Page, err error) {
 	defer guard(&err)
 	limit := q.Limit
@@ -94,6 +104,11 @@ func (s *Snapshot) List(slot uint32, q Query) (page *Page, err error) {
 		}
 	}
 	page = &Page{}
+	left := q.steps
+	if left == 0 {
+		left = MaxPageSteps
+	}
+	budget := left
 	c, err := s.cursors(slot, &q)
 	if err != nil {
 		return nil, err
@@ -103,18 +118,27 @@ func (s *Snapshot) List(slot uint32, q Query) (page *Page, err error) {
 			must(p.it.Close())
 		}
 	}()
-	for lo < hi && len(page.Events) < limit {
-		i, ok, err := nextMatch(c, lo, hi, q.NewestFirst)
+	for lo < hi && len(page.Events) < limit && (left > 0 || len(c) == 0) {
+		i, found, err := nextMatch(c, lo, hi, q.NewestFirst, &left)
+		page.steps = budget - left
 		if err != nil {
 			return nil, err
 		}
-		if !ok {
+		switch {
+		case found == endOfLists:
+			page.Next, page.From = "", 0
+			return page, nil
+		case found == outOfSteps && q.NewestFirst: // nothing above i
+			page.From, page.Next = i+1, encodeCursor(true, i+1)
+			return page, nil
+		case found == outOfSteps: // nothing below i, which is behind where the page began
+			page.From, page.Next = i, encodeCursor(false, i-1)
 			return page, nil
 		}
 		if q.NewestFirst {
-			hi = i
+			hi, page.From = i, i
 		} else {
-			lo = i + 1
+			lo, page.From = i+1, i+1
 		}
 		raw, err := s.Leaf(slot, i)
 		if err != nil {
@@ -130,7 +154,7 @@ func (s *Snapshot) List(slot uint32, q Query) (page *Page, err error) {
 		page.Next = encodeCursor(q.NewestFirst, i)
 	}
 	if lo >= hi {
-		page.Next = ""
+		page.Next, page.From = "", 0
 	}
 	return page, nil
 }
@@ -216,13 +240,23 @@ func (s *Snapshot) cursors(slot uint32, q *Query) ([]*cursor, error) {
 	return out, nil
 }
 
-// nextMatch returns the first (newest: last) index in [lo, hi) that stands in all lists.
-func nextMatch(cs []*cursor, lo, hi uint64, newest bool) (uint64, bool, error) {
+// match says what nextMatch has found.
+type match int
+
+const (
+	matched    match = iota + 1
+	endOfLists       // no further index stands in all lists
+	outOfSteps       // the index is the next candidate
+)
+
+// nextMatch returns the first (newest: last) index in [lo, hi) that stands in all lists. Each look into a list takes one of
+// left; it stops on a candidate behind lo (newest: before hi) when none is left.
+func nextMatch(cs []*cursor, lo, hi uint64, newest bool, left *int) (uint64, match, error) {
 	if len(cs) == 0 {
 		if newest {
-			return hi - 1, true, nil
+			return hi - 1, matched, nil
 		}
-		return lo, true, nil
+		return lo, matched, nil
 	}
 	at := lo
 	if newest {
@@ -230,6 +264,10 @@ func nextMatch(cs []*cursor, lo, hi uint64, newest bool) (uint64, bool, error) {
 	}
 	for agreed := 0; agreed < len(cs); {
 		for _, c := range cs {
+			if *left <= 0 && (newest && at < hi-1 || !newest && at > lo) {
+				return at, outOfSteps, nil
+			}
+			*left--
 			var i uint64
 			var ok bool
 			var err error
@@ -239,7 +277,7 @@ func nextMatch(cs []*cursor, lo, hi uint64, newest bool) (uint64, bool, error) {
 				i, ok, err = c.atOrAfter(at)
 			}
 			if err != nil || !ok || i < lo || i >= hi {
-				return 0, false, err
+				return 0, endOfLists, err
 			}
 			if i != at {
 				at, agreed = i, 1
@@ -248,7 +286,7 @@ func nextMatch(cs []*cursor, lo, hi uint64, newest bool) (uint64, bool, error) {
 			}
 		}
 	}
-	return at, true, nil
+	return at, matched, nil
 }
 
 // load decodes the row the iterator stands on.

@@ -284,8 +284,8 @@ func (e *eventService) TailEvents(req *cretov1.TailEventsRequest, stream grpc.Se
 				v.Read = info
 				views = append(views, v)
 			}
-			if n := len(page.Events); page.Next != "" && n > 0 {
-				more, q.FromIndex = true, page.Events[n-1].Index+1
+			if page.Next != "" {
+				more, q.FromIndex = true, page.From
 			} else {
 				q.FromIndex = max(q.FromIndex, info.GetTreeSize())
 			}
