@@ -201,9 +201,6 @@ func (s *Snapshot) WriteCompleteness(w io.Writer, t Tenant, from, to int64, at A
 		if err != nil {
 			return err
 		}
-		if e.Signature == nil {
-			return cw.Leaf(raw, nil)
-		}
 		return cw.Leaf(raw, e.Payload)
 	})
 	if err != nil {

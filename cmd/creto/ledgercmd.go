@@ -139,15 +139,19 @@ func (e exportView) quietID() string { return e.File }
 
 func (a *app) ledgerExportCmd() *cobra.Command {
 	var o struct {
-		from, to, out string
-		payloads      bool
+		from, to, out    string
+		payloads, system bool
 	}
 	c := &cobra.Command{
 		Use: "export", Short: "Fetch every leaf of a period, with the proof that it is every one",
 		Long: `Fetch a completeness file: all leaves of the tenant's log whose commit time lies in [--from, --to), the heads before and after
-them, and the proof that leads to a published checkpoint. Without bounds, all of the log so far.`,
+them, and the proof that leads to a published checkpoint. Without bounds, all of the log so far.
+
+With --system, of the system log, which operators may read: from the genesis on it names every node key that was ever in force, and
+creto verify holds the trust file against it.`,
 		Example: `  creto ledger export --from 2026-11-01 --to 2026-12-01 --payloads --out november.creto-proof
-  creto verify november.creto-proof --report november.html`,
+  creto verify november.creto-proof --report november.html
+  creto ledger export --system --payloads --out system.creto-proof`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			from, to, err := timeRange(o.from, o.to)
@@ -157,9 +161,11 @@ them, and the proof that leads to a published checkpoint. Without bounds, all of
 			if o.out == "" {
 				return usageError(errors.New("no file"), "name it with --out")
 			}
-			t, err := a.tenant()
-			if err != nil {
-				return err
+			var t nhi.ID // the system log's
+			if !o.system {
+				if t, err = a.tenant(); err != nil {
+					return err
+				}
 			}
 			return a.hold(c.Context(), func(ctx context.Context, cl *creto.Client) error {
 				return a.export(ctx, cl, &cretov1.ExportRequest{Tenant: t[:], FromTimeNs: from, ToTimeNs: to, WithPayloads: o.payloads}, o.out)
@@ -170,6 +176,7 @@ them, and the proof that leads to a published checkpoint. Without bounds, all of
 	f.StringVar(&o.from, "from", "", "from this commit time on: RFC 3339, a date, or how long ago")
 	f.StringVar(&o.to, "to", "", "before this commit time")
 	f.BoolVar(&o.payloads, "payloads", false, "also the signed events")
+	f.BoolVar(&o.system, "system", false, "of the system log")
 	f.StringVar(&o.out, "out", "", "file to write to; must not exist")
 	return c
 }
@@ -224,14 +231,16 @@ func (c consistencyView) quietID() string { return c.ToRoot }
 
 func (a *app) ledgerConsistencyCmd() *cobra.Command {
 	var log bool
+	var out string
 	c := &cobra.Command{
 		Use: "consistency FROM TO", Short: "Check that one size of a log is a prefix of another",
 		Long: `Check that the spine (or, with --log, the tenant's log) at size FROM is a prefix of it at size TO. FROM and TO are sizes, or
 checkpoint files: their origin, size and root are then what the proof must lead from and to. Files are also checked against the
 trust file, if there is one.
 
-Two checkpoints of one log that contradict one another are a split view: exit code 12.`,
-		Example: "  creto ledger consistency old.checkpoint new.checkpoint\n  creto ledger consistency 10 120 --log",
+Two checkpoints of one log that contradict one another are a split view: exit code 12. With --out, two checkpoint files and the proof
+become one file, which anybody can check with creto verify, also if it is the evidence of a split view.`,
+		Example: "  creto ledger consistency old.checkpoint new.checkpoint --out extends.creto-proof\n  creto ledger consistency 10 120 --log",
 		Args:    exactly("FROM", "TO"),
 		RunE: func(c *cobra.Command, args []string) error {
 			from, err := a.readHead(args[0])
@@ -242,10 +251,14 @@ Two checkpoints of one log that contradict one another are a split view: exit co
 			if err != nil {
 				return err
 			}
-			return a.consistency(c.Context(), from, to, log)
+			if out != "" && (from.note == nil || to.note == nil) {
+				return usageError(errors.New("a consistency file holds two checkpoints"), "give the files of two checkpoints with --out")
+			}
+			return a.consistency(c.Context(), from, to, log, out)
 		},
 	}
 	c.Flags().BoolVar(&log, "log", false, "of the tenant's log instead of the spine")
+	c.Flags().StringVar(&out, "out", "", "file for the two checkpoints and the proof; must not exist")
 	return c
 }
 
@@ -254,6 +267,7 @@ type head struct {
 	size   uint64
 	origin string
 	root   *nhi.Digest
+	note   []byte
 }
 
 func (a *app) readHead(arg string) (*head, error) {
@@ -287,10 +301,10 @@ func (a *app) readHead(arg string) (*head, error) {
 			return nil, fmt.Errorf("checkpoint %s: %w", arg, err)
 		}
 	}
-	return &head{cp.Size, cp.Origin, &cp.Root}, nil
+	return &head{cp.Size, cp.Origin, &cp.Root, b}, nil
 }
 
-func (a *app) consistency(ctx context.Context, from, to *head, log bool) error {
+func (a *app) consistency(ctx context.Context, from, to *head, log bool, out string) error {
 	if from.size > to.size {
 		return usageError(fmt.Errorf("size %d is not before size %d", from.size, to.size))
 	}
@@ -300,8 +314,9 @@ func (a *app) consistency(ctx context.Context, from, to *head, log bool) error {
 	if from.origin != to.origin && from.origin != "" && to.origin != "" {
 		return usageError(fmt.Errorf("the checkpoints are of two logs: %s and %s", from.origin, to.origin))
 	}
-	if from.size == to.size && from.root != nil && to.root != nil && *from.root != *to.root {
-		return split(fmt.Errorf("two roots at size %d of %s", from.size, from.origin))
+	twoRoots := from.size == to.size && from.root != nil && to.root != nil && *from.root != *to.root
+	if twoRoots && out == "" {
+		return split(fmt.Errorf("two roots at size %d of %s", from.size, from.origin)) // no cluster can explain that
 	}
 	var tenant []byte
 	name := "spine"
@@ -316,6 +331,21 @@ func (a *app) consistency(ctx context.Context, from, to *head, log bool) error {
 		r, err := cretov1.NewLedgerServiceClient(cl).GetConsistency(ctx, &cretov1.GetConsistencyRequest{Tenant: tenant, FromSize: from.size, ToSize: to.size})
 		if err != nil {
 			return err
+		}
+		path := make([]nhi.Digest, len(r.GetHashes()))
+		for i, b := range r.GetHashes() {
+			if len(b) != len(nhi.Digest{}) {
+				return errors.New("read answer: a hash of the wrong length")
+			}
+			path[i] = nhi.Digest(b)
+		}
+		if out != "" {
+			if err := a.writeConsistency(ctx, cl, from, to, path, out); err != nil {
+				return err
+			}
+		}
+		if twoRoots {
+			return split(fmt.Errorf("two roots at size %d of %s", from.size, from.origin))
 		}
 		v := consistencyView{Log: name, FromSize: count(from.size), ToSize: count(to.size), FromRoot: hexOf(r.GetFromRoot()), ToRoot: hexOf(r.GetToRoot()), Hashes: mapped(r.GetHashes(), hexOf)}
 		roots := [2]nhi.Digest{}
@@ -333,13 +363,6 @@ func (a *app) consistency(ctx context.Context, from, to *head, log bool) error {
 				return split(fmt.Errorf("the cluster's root at size %d is not that of the checkpoint", h.size))
 			}
 		}
-		path := make([]nhi.Digest, len(r.GetHashes()))
-		for i, b := range r.GetHashes() {
-			if len(b) != len(nhi.Digest{}) {
-				return errors.New("read answer: a hash of the wrong length")
-			}
-			path[i] = nhi.Digest(b)
-		}
 		if err := verify.VerifyConsistency(from.size, to.size, path, roots[0], roots[1]); err != nil {
 			return split(fmt.Errorf("size %d is not shown to be a prefix of size %d: %w", from.size, to.size, err))
 		}
@@ -349,6 +372,26 @@ func (a *app) consistency(ctx context.Context, from, to *head, log bool) error {
 		a.say("size %d is a prefix of size %d", from.size, to.size)
 		return nil
 	})
+}
+
+// writeConsistency writes the file with which anybody can check the two checkpoints against one another.
+func (a *app) writeConsistency(ctx context.Context, cl *creto.Client, from, to *head, path []nhi.Digest, out string) error {
+	t, err := cretov1.NewLedgerServiceClient(cl).GetTrust(ctx, &cretov1.GetTrustRequest{})
+	if err != nil {
+		return err
+	}
+	trust, err := verify.ParseTrust([]byte(t.GetTrust()))
+	if err != nil {
+		return fmt.Errorf("read answer: %w", err)
+	}
+	file, err := (&verify.ConsistencyFile{LedgerID: trust.LedgerID, From: from.note, To: to.note, Path: path}).Encode()
+	if err != nil {
+		return localError(err)
+	}
+	if err := createFile(out, file); err != nil {
+		return localError(fmt.Errorf("write consistency file: %w", err))
+	}
+	return nil
 }
 
 type trustView struct {

@@ -20,7 +20,7 @@ const completenessMagic = "creto-completeness/v1\n"
 const (
 	frameHeader  = 1   // an encoded CompletenessHeader; first, once
 	frameLeaf    = 2   // an encoded leaf; in order, without gaps
-	framePayload = 3   // the event of the leaf before it; optional
+	framePayload = 3   // the event of the leaf before it, or a system leaf's body; optional
 	frameEnd     = 255 // 8 bytes of leaf count and SHA-256 of everything before this frame; last, once
 )
 
@@ -83,7 +83,7 @@ func NewCompletenessWriter(w io.Writer, h *CompletenessHeader) (*CompletenessWri
 	return c, c.err
 }
 
-// Leaf writes the next leaf and, unless it is nil, the event whose digest the leaf holds.
+// Leaf writes the next leaf and, unless it is nil, the event, or system leaf's body, whose digest the leaf holds.
 func (c *CompletenessWriter) Leaf(leaf, payload []byte) error {
 	if c.err == nil && c.next == c.end {
 		c.err = fmt.Errorf("write completeness file: more than %d leaves", c.end-c.a)
@@ -198,6 +198,8 @@ type completeness struct {
 	last   int64 // commit time of the leaf before
 	ended  bool  // the end frame was read
 	tally  *tally
+	keys   *KeyHistory // of a system log from its first leaf on
+	keyErr error       // the first of keys
 }
 
 type headParts struct {
@@ -214,6 +216,9 @@ func (c *completeness) verify() error {
 	err := c.checkHeads()
 	if err == nil {
 		err = c.readLeaves()
+	}
+	if err == nil {
+		err = c.checkKeys()
 	}
 	if f, ok := errors.AsType[*Failure](err); ok {
 		if f.Class == ClassTampering || f.Class == ClassTrust {
@@ -386,6 +391,28 @@ func (c *completeness) resumeTree() error {
 		return c.fail(StepLeaves, ClassTampering, ExitConsistency, errors.New("the compact range does not give the root of the start head"))
 	}
 	c.tree = tree
+	if h.Slot == systemSlot && h.A == 0 {
+		c.keys = NewKeyHistory(h.LedgerID)
+	}
+	return nil
+}
+
+// checkKeys holds the trust file against what the whole system log says about keys.
+func (c *completeness) checkKeys() error {
+	switch {
+	case c.keys == nil:
+		return nil
+	case errors.Is(c.keyErr, errNoPayload):
+		c.skip(StepKeys, "the file has no events, which say whose keys are in force")
+		return nil
+	case c.keyErr != nil:
+		return c.fail(StepKeys, ClassMalformed, ExitMalformed, c.keyErr)
+	}
+	if err := c.keys.Check(c.trust); err != nil {
+		return c.fail(StepKeys, ClassTrust, ExitUntrusted, fmt.Errorf("as of epoch %d: %w", c.end.spine.leaf.Epoch, err))
+	}
+	c.ok(StepKeys, "the trust file's log and node keys are those of the genesis and of the %d voters after it", len(c.keys.Nodes))
+	c.proves("keys: from the genesis, whose hash is the ledger id, to epoch %d the log names the keys that the trust file takes", c.end.spine.leaf.Epoch)
 	return nil
 }
 
@@ -461,6 +488,9 @@ func (c *completeness) addLeaf(leaf *Leaf, raw []byte) error {
 func (c *completeness) visit(leaf *Leaf, raw, payload []byte) error {
 	if leaf.Quality.Flags&FlagTest != 0 {
 		c.rep.Test = true
+	}
+	if c.keys != nil && c.keyErr == nil {
+		c.keyErr = c.keys.Add(leaf, payload)
 	}
 	if leaf.Time < c.head.From || leaf.Time >= c.head.To {
 		return nil

@@ -27,6 +27,7 @@ const (
 	StepLeaves       = "leaves"       // the leaves of a completeness file rebuild the root
 	StepEpochs       = "epochs"       // the two heads enclose the period
 	StepConsistency  = "consistency"  // the earlier tree is a prefix of the later one
+	StepKeys         = "keys"         // the trust file's node keys are those that the system log names
 	StepIntegrity    = "integrity"    // the file's own checksum
 	StepReceipt      = "receipt"      // the node's signature over the receipt
 )

@@ -333,6 +333,8 @@ func TestJoinAndReplace(t *testing.T) {
 	eventually(t, "promotion", func() bool { return change(ledger.MemberPromote, joined.NodeID, "") == nil })
 	eventually(t, "renewal of its SVID", func() bool { return s.source.SVID().Certificate().NotAfter.After(expires.Add(24 * time.Hour)) })
 
+	before := c.audit(admin)
+
 	// Node 2 is lost: remove it from the configuration and from the ledger.
 	lost := c.Servers()[2].ID()
 	if err := c.StopNode(2); err != nil {
@@ -358,6 +360,7 @@ func TestJoinAndReplace(t *testing.T) {
 	if err != nil || len(proof.GetFile()) == 0 {
 		t.Errorf("proof after the replacement: got %v", err)
 	}
+	c.auditAgain(admin, before, lost, joined.NodeID)
 	st, err := cretov1.NewClusterServiceClient(admin).Status(t.Context(), &cretov1.StatusRequest{})
 	if err != nil || len(st.GetMembers()) != 3 || st.GetFailureTolerance() != 1 {
 		t.Errorf("status: got %v, %v, want three voters", st, err)

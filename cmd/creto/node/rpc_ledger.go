@@ -11,9 +11,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/creto-systems/creto/ledger"
-	"github.com/creto-systems/creto/ledger/verify"
 	"github.com/creto-systems/creto/nhi"
-	"github.com/creto-systems/creto/nhi/registry"
 	cretov1 "github.com/creto-systems/creto/proto/creto/v1"
 )
 
@@ -316,7 +314,7 @@ func (e *export) copy(stream grpc.ServerStreamingServer[cretov1.ExportChunk], r 
 	}
 }
 
-// GetTrust returns the trust file as the voters of now make it.
+// GetTrust returns the trust file that follows from the log.
 func (l *ledgerService) GetTrust(context.Context, *cretov1.GetTrustRequest) (*cretov1.GetTrustResponse, error) {
 	t, err := l.s.Trust()
 	if err != nil {
@@ -327,60 +325,4 @@ func (l *ledgerService) GetTrust(context.Context, *cretov1.GetTrustRequest) (*cr
 		return nil, err
 	}
 	return &cretov1.GetTrustResponse{Trust: string(t.Format()), Fingerprint: t.Fingerprint(), Read: read}, nil
-}
-
-// Trust returns the trust file of the ledger: its log key, both cosigning keys of every voter, a majority of the voters as
-// quorum, and the keys with which they sign receipts. It is a proposal: whom to trust, its reader decides.
-func (s *Server) Trust() (*verify.Trust, error) {
-	snap, err := s.ledger.Read()
-	if err != nil {
-		return nil, err
-	}
-	defer snap.Close()
-	ms, err := snap.Members()
-	if err != nil {
-		return nil, err
-	}
-	sys, err := snap.View(ledger.Tenant{Slot: ledger.SystemSlot})
-	if err != nil {
-		return nil, err
-	}
-	cluster := snap.Genesis().Cluster
-	key, err := verify.ParseVKey(snap.Genesis().LogKey)
-	if err != nil {
-		return nil, fmt.Errorf("make trust file: %w", err)
-	}
-	t := &verify.Trust{LedgerID: snap.LedgerID(), Logs: []verify.TrustLog{{Key: key}}, Quorum: "quorum"}
-	quorum := verify.TrustGroup{Name: t.Quorum}
-	for _, m := range ms {
-		if m.State != ledger.MemberVoter {
-			continue
-		}
-		ed, err := verify.NewVKey(verify.NodeKeyName(cluster, m.ID, "ed"), verify.KeyCosignature, m.Ed)
-		if err != nil {
-			return nil, fmt.Errorf("make trust file: %w", err)
-		}
-		pq, err := verify.NewVKey(verify.NodeKeyName(cluster, m.ID, "pq"), verify.KeyMLDSA44, m.PQ)
-		if err != nil {
-			return nil, fmt.Errorf("make trust file: %w", err)
-		}
-		node := m.ID.String()
-		t.Witnesses = append(t.Witnesses, verify.TrustWitness{Name: node + "-ed", Key: ed}, verify.TrustWitness{Name: node + "-pq", Key: pq})
-		t.Groups = append(t.Groups, verify.TrustGroup{Name: node, K: 2, Members: []string{node + "-ed", node + "-pq"}})
-		quorum.Members = append(quorum.Members, node)
-		err = ledger.Guard(func() error {
-			id, err := registry.ResolveIdentity(ledger.RegistryView(sys), m.ID, sys.NextIndex())
-			if err != nil {
-				return err
-			}
-			t.Receipts = append(t.Receipts, verify.TrustReceiptKey{Node: m.ID, Key: id.Key})
-			return nil
-		})
-		if err != nil {
-			return nil, fmt.Errorf("make trust file: %w", err)
-		}
-	}
-	quorum.K = len(quorum.Members)/2 + 1
-	t.Groups = append(t.Groups, quorum)
-	return t, nil
 }

@@ -94,6 +94,7 @@ type Server struct {
 	domains    *domains
 	metrics    *metrics
 	tokens     tokenCache
+	history    keyHistory
 
 	listeners Listeners
 	addresses ListenConfig // where it listens, ports filled in
