@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -53,6 +54,8 @@ type Error struct {
 	Message string // for the caller
 	Hint    string // what the caller can do; may be empty
 	Cause   error  // for this process's log only
+	// After is when to try again, of kinds exhausted and unavailable; 0 = edge.RetryAfter.
+	After time.Duration
 }
 
 func (e *Error) Error() string {
@@ -78,6 +81,7 @@ func classify(err error) *Error {
 		return e
 	}
 	var invalid *edge.InvalidError
+	var refusals *edge.RefusalsError
 	switch {
 	case errors.As(err, &invalid):
 		return &Error{Kind: KindInvalid, Message: invalid.Error(), Cause: err}
@@ -90,6 +94,9 @@ func classify(err error) *Error {
 		return &Error{Kind: KindInvalid, Message: "index, size or time is outside the log", Cause: err}
 	case errors.Is(err, ledger.ErrCursor):
 		return &Error{Kind: KindInvalid, Message: ledger.ErrCursor.Error(), Cause: err}
+	case errors.As(err, &refusals):
+		return &Error{Kind: KindExhausted, Message: refusals.Error(), Cause: err, After: refusals.After,
+			Hint: "what this key asks is refused: find out why (creto event list --key-id) before it asks again"}
 	case errors.Is(err, edge.ErrPushback), errors.Is(err, consensus.ErrPushback):
 		return &Error{Kind: KindExhausted, Message: "too many events are waiting", Cause: err,
 			Hint: "send again after the delay, with the same ids"}
@@ -156,7 +163,11 @@ func toStatus(ctx context.Context, log *slog.Logger, method string, err error) e
 		st = with
 	}
 	if e.Kind == KindExhausted || e.Kind == KindUnavailable {
-		if with, derr := st.WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(edge.RetryAfter)}); derr == nil {
+		after := e.After
+		if after == 0 {
+			after = edge.RetryAfter
+		}
+		if with, derr := st.WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(after)}); derr == nil {
 			st = with
 		}
 	}

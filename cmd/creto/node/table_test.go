@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -33,6 +34,7 @@ func TestErrorTable(t *testing.T) {
 		{edge.ErrUnauthenticated, codes.Unauthenticated},
 		{edge.ErrUnknownTenant, codes.NotFound},
 		{edge.ErrPushback, codes.ResourceExhausted},
+		{&edge.RefusalsError{After: 3 * time.Second}, codes.ResourceExhausted},
 		{edge.ErrUnavailable, codes.Unavailable},
 		{ledger.ErrNotFound, codes.NotFound},
 		{ledger.ErrRange, codes.InvalidArgument},
@@ -73,6 +75,15 @@ func TestErrorTable(t *testing.T) {
 		if !info || retry != (c.code == codes.Unavailable || c.code == codes.ResourceExhausted) {
 			t.Errorf("%v: got info %t, retry %t", c.err, info, retry)
 		}
+	}
+	var retry *errdetails.RetryInfo
+	for _, d := range status.Convert(toStatus(t.Context(), slog.New(slog.DiscardHandler), "m", &edge.RefusalsError{After: 3 * time.Second})).Details() {
+		if r, ok := d.(*errdetails.RetryInfo); ok {
+			retry = r
+		}
+	}
+	if got := retry.GetRetryDelay().AsDuration(); got != 3*time.Second {
+		t.Errorf("refusals: got a delay of %v, want that of the error", got)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
