@@ -42,7 +42,8 @@ func (a *app) verifyCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "verify FILE…",
 		Short: "Check proofs offline, against a trust file",
-		Long: `Check proof, receipt, checkpoint, tlog-proof and completeness files offline, against a trust file.
+		Long: `Check proof, receipt, checkpoint, tlog-proof, consistency and completeness files offline, against a trust file. The completeness
+file of a whole system log (creto ledger export --system --payloads) is what the trust file itself is checked against.
 
 It asks no server and no network. What kind a file is, it tells by its first bytes. For each file it says what was proved, as
 of when, under whose keys, and what that does not prove. A failure names the step that did not hold, and whether the file is
