@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -239,14 +240,15 @@ func (h *KeyHistory) Voters() []*NodeKeys {
 
 // Trust is the trust file that follows from the log alone: its log key, both cosigning keys of every node that ever had a
 // vote, each with the times of its vote as its interval, and as quorum as many of them as are a majority of the voters of
-// now. So what was proved before a node was replaced still verifies, and nothing that it signs afterwards counts.
+// now. So what was proved before a node was replaced still verifies, and nothing that it signs afterwards counts. A trust file
+// has room for MaxTrustGroups-1 nodes: of more, those whose vote ended first are left out.
 //
 // Who holds the keys of removed nodes can sign in the past, which the log's own order cannot disprove: an auditor who does not
 // want to rely on them takes their lines out.
 func (h *KeyHistory) Trust() *Trust {
 	t := &Trust{LedgerID: h.ledger, Logs: []TrustLog{{Key: h.LogKey}}, Quorum: "quorum"}
 	quorum := TrustGroup{Name: t.Quorum, K: len(h.Voters())/2 + 1}
-	for _, n := range h.Nodes {
+	for _, n := range h.newest(MaxTrustGroups - 1) {
 		name := n.ID.String()
 		t.Witnesses = append(t.Witnesses, TrustWitness{Name: name + "-ed", Key: n.Ed}, TrustWitness{Name: name + "-pq", Key: n.PQ})
 		t.Groups = append(t.Groups, TrustGroup{Name: name, K: 2, Members: []string{name + "-ed", name + "-pq"}})
@@ -260,6 +262,31 @@ func (h *KeyHistory) Trust() *Trust {
 	}
 	t.Groups = append(t.Groups, quorum)
 	return t
+}
+
+// newest are the voters, and of the other nodes those whose votes ended last, at most n in all, in the order of Nodes.
+func (h *KeyHistory) newest(n int) []*NodeKeys {
+	if len(h.Nodes) <= n {
+		return h.Nodes
+	}
+	end := func(k *NodeKeys) int64 {
+		if k.Votes() {
+			return math.MaxInt64
+		}
+		return k.Spans[len(k.Spans)-1].To
+	}
+	ends := make([]int64, len(h.Nodes))
+	for i, k := range h.Nodes {
+		ends[i] = end(k)
+	}
+	slices.Sort(ends)
+	var out []*NodeKeys
+	for _, k := range h.Nodes {
+		if end(k) >= ends[len(ends)-n] && len(out) < n {
+			out = append(out, k)
+		}
+	}
+	return out
 }
 
 // interval is the time of the node's votes, from the first to the last, in POSIX seconds. Cosignatures have whole seconds, and

@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
+	"slices"
 	"strings"
 	"testing"
 
@@ -161,6 +162,39 @@ func TestKeyHistory(t *testing.T) {
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want %q", name, err, c.want)
 		}
+	}
+}
+
+// However often nodes are replaced, the trust file can be read, and has every voter.
+func TestKeyHistoryOfManyReplacements(t *testing.T) {
+	l := newKeyLog(t)
+	const replaced = 140
+	template := newKeyNode(t, 4)
+	pk, err := nhi.ParsePublicKey(template.Suite, template.Public)
+	l.must(err)
+	for i := range replaced { // the history takes any keys; what they are is the ledger's to check
+		ed, _, err := ed25519.GenerateKey(rand.Reader)
+		l.must(err)
+		pq := slices.Clone(template.PQ)
+		pq[0], pq[1] = byte(i), byte(i>>8)
+		n := keyNode{ID: nhi.ID{4, byte(i)}, Suite: template.Suite, Public: pk.Bytes(), Ed: ed, PQ: pq}
+		l.join(n, int64(1000+10*i)*second)
+		if i < replaced-1 {
+			l.must(l.event(kindMember, &keyMember{Op: memberRemove, Node: n.ID}, int64(1005+10*i)*second))
+		}
+	}
+	full := l.h.Trust()
+	full.Receipts = full.Receipts[:3] // the last voter's is that of all the others here
+	trust, err := ParseTrust(full.Format())
+	l.must(err)
+	l.must(l.h.Check(trust))
+	last := trust.Groups[len(trust.Groups)-1]
+	if len(trust.Groups) != MaxTrustGroups || last.K != 3 || len(last.Members) != MaxTrustGroups-1 {
+		t.Errorf("got %d groups, quorum %d of %d, want %d, 3 of %d", len(trust.Groups), last.K, len(last.Members), MaxTrustGroups, MaxTrustGroups-1)
+	}
+	has := func(i int) bool { return slices.Contains(last.Members, nhi.ID{4, byte(i)}.String()) }
+	if left := replaced + 3 - (MaxTrustGroups - 1); has(left-1) || !has(left) || !has(replaced-1) {
+		t.Errorf("left out: got %t, %t and %t, want node %d and not node %d and the last", !has(left-1), !has(left), !has(replaced-1), left-1, left)
 	}
 }
 
