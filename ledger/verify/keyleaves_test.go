@@ -54,8 +54,13 @@ func newKeyLog(t *testing.T) *keyLog {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &keyGenesis{V: 1, Cluster: "c", Cell: 1, TrustDomain: "c.internal", Threshold: 1, LogKey: key.String(), Created: 1,
-		Admins: []keyAdmin{{ID: nhi.ID{99}, Suite: 1, Public: []byte{1}}}, Nodes: []keyNode{newKeyNode(t, 1), newKeyNode(t, 2), newKeyNode(t, 3)}}
+	return newKeyLogOf(t, key, newKeyNode(t, 1), newKeyNode(t, 2), newKeyNode(t, 3))
+}
+
+func newKeyLogOf(t *testing.T, log VKey, founders ...keyNode) *keyLog {
+	t.Helper()
+	g := &keyGenesis{V: 1, Cluster: "c", Cell: 1, TrustDomain: "c.internal", Threshold: 1, LogKey: log.String(), Created: 1,
+		Admins: []keyAdmin{{ID: nhi.ID{99}, Suite: 1, Public: []byte{1}}}, Nodes: founders}
 	raw := canon.MustMarshal(g)
 	l := &keyLog{t: t, h: NewKeyHistory(sha256.Sum256(append([]byte("creto/genesis/v1\x00"), raw...))), genesis: raw}
 	if err := l.add(kindGenesis, raw, 100*second, OutcomeAccepted); err != nil {
@@ -163,6 +168,56 @@ func TestKeyHistory(t *testing.T) {
 			t.Errorf("%s: got %v, want %q", name, err, c.want)
 		}
 	}
+}
+
+// What a removed node signed while it had its vote counts for ever; what it signs afterwards does not, nor what the node in its
+// place signs with a date before it came.
+func TestCosignaturesOutsideOfAVote(t *testing.T) {
+	origin := SpineOrigin("c")
+	log := logSigner(t, origin).VKey()
+	founder := func(id byte) keyNode {
+		n := newKeyNode(t, id)
+		n.Ed, n.PQ = []byte(nodeSigner(t, id, KeyCosignature).VKey().Key), []byte(nodeSigner(t, id, KeyMLDSA44).VKey().Key)
+		return n
+	}
+	l := newKeyLogOf(t, log, founder(1), founder(2), founder(3))
+	l.join(founder(4), 1000*second) // a vote from 1002 on
+	l.must(l.event(kindMember, &keyMember{Op: memberRemove, Node: nhi.ID{1}}, 2000*second))
+	trust, err := ParseTrust(l.h.Trust().Format())
+	l.must(err)
+	c := Checkpoint{Origin: origin, Size: 9, Root: nhi.Digest{1}}
+	note := func(at int64, ids ...byte) *Note {
+		var signers []NoteSigner
+		for _, id := range ids {
+			signers = append(signers, nodeSigner(t, id, KeyCosignature), nodeSigner(t, id, KeyMLDSA44))
+		}
+		return signedNote(t, c, at, signers...)
+	}
+	for _, c := range []struct {
+		name string
+		at   int64
+		ids  []byte
+		want bool
+	}{
+		{"founders, before everything", 500, []byte{1, 2}, true},
+		{"the removed node, on its last day", 1999, []byte{1, 4}, true},
+		{"the removed node, later", 2100, []byte{1, 2}, false},
+		{"the removed node, later, beside a majority", 2100, []byte{1, 2, 4}, true},
+		{"the node in its place", 2100, []byte{4, 3}, true},
+		{"the node in its place, dated back", 900, []byte{4, 3}, false},
+	} {
+		if _, err := trust.Endorse(note(c.at, c.ids...)); (err == nil) != c.want {
+			t.Errorf("%s: got %v, want a quorum: %t", c.name, err, c.want)
+		}
+	}
+}
+
+func nodeSigner(t *testing.T, id byte, typ KeyType) NoteSigner {
+	t.Helper()
+	if typ == KeyCosignature {
+		return edSigner(t, NodeKeyName("c", nhi.ID{id}, "ed"), 50+id)
+	}
+	return pqSigner(t, NodeKeyName("c", nhi.ID{id}, "pq"), 60+id)
 }
 
 // However often nodes are replaced, the trust file can be read, and has every voter.
