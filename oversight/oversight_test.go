@@ -105,6 +105,7 @@ func TestPublish(t *testing.T) {
 	// Nothing that does not compile gets past the edge; all that is wrong is said.
 	for name, bad := range map[string]*kind.PublishBody{
 		"permit in the soft set":  w.publishBody(hardText, `@id("x") @oversight("payments") permit (principal, action, resource);`),
+		"undefined chain":         w.publishBody(hardText, softText, w.chain("payments", 1, "bob")),
 		"unannotated soft forbid": w.publishBody(hardText, `@id("x") forbid (principal, action, resource);`),
 		"syntax":                  w.publishBody("permit", ""),
 		"no id":                   w.publishBody("permit (principal, action, resource);", ""),
@@ -529,7 +530,7 @@ func TestPolicyChangesBeforeClaim(t *testing.T) {
 			if tt.chains != nil {
 				chains = tt.chains(w)
 			}
-			w.want(w.submit(w.f.Event(w.f.Authority, kind.Publish, w.publishBody(tt.hard, tt.soft, chains...))), verify.OutcomeAccepted, "")
+			w.publishTexts(tt.hard, tt.soft, chains...)
 			if r := w.claim(id); r.Outcome != tt.code {
 				t.Fatalf("got %v, want %v", r.Outcome, tt.code)
 			}

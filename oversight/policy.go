@@ -79,8 +79,20 @@ func checkPublish(ev *nhi.Event) error {
 	if err != nil {
 		return err
 	}
-	_, err = authz.Compile(authz.Bundle{Hard: []byte(b.Hard), Soft: []byte(b.Soft), Chains: b.Chains})
-	return err
+	e, err := authz.Compile(authz.Bundle{Hard: []byte(b.Hard), Soft: []byte(b.Soft), Chains: b.Chains})
+	if err != nil {
+		return err
+	}
+	chains, err := kind.DecodeChains(b.Chains)
+	if err != nil {
+		return err
+	}
+	for _, name := range e.Chains() {
+		if len(chainsNamed(chains, []string{name})) == 0 {
+			return &kind.InvalidError{Field: "soft", Reason: fmt.Sprintf("names the chain %q, which chains does not define: nobody could approve", name)}
+		}
+	}
+	return nil
 }
 
 func decidePublish(v ledger.View, ev *ledger.Event, at ledger.Stamp) ledger.Decision {

@@ -111,7 +111,14 @@ func (w *world) publishBody(hard, soft string, chains ...kind.Chain) *kind.Publi
 // publish publishes the standard texts with chains.
 func (w *world) publish(chains ...kind.Chain) {
 	w.t.Helper()
-	w.want(w.submit(w.f.Event(w.f.Authority, kind.Publish, w.publishBody(hardText, softText, chains...))), verify.OutcomeAccepted, "")
+	w.publishTexts(hardText, softText, chains...)
+}
+
+// publishTexts goes around the edge's check, which would refuse texts that name a chain which chains does not define: whatever got
+// into the log, Apply fails closed.
+func (w *world) publishTexts(hard, soft string, chains ...kind.Chain) {
+	w.t.Helper()
+	w.want(w.f.Submit(w.f.Event(w.f.Authority, kind.Publish, w.publishBody(hard, soft, chains...)))[0], verify.OutcomeAccepted, "")
 }
 
 var errEdge = errors.New("refused at the edge")

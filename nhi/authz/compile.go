@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -203,6 +204,16 @@ func checkPolicy(p *cedar.Policy, seen map[string]bool, found *problems) string 
 	c := checker{id: string(id), line: line, found: found}
 	c.policy(p)
 	return string(id)
+}
+
+// Chains returns the names of the oversight chains that the soft policies name, ascending, each once.
+func (e *Engine) Chains() []string {
+	names := make([]string, 0, len(e.chains))
+	for _, name := range e.chains {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // validName accepts the names of policies and chains.
