@@ -1068,10 +1068,13 @@ func (x *ListEventsRequest) GetConsistency() Consistency {
 }
 
 type ListEventsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Events        []*EventView           `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
-	NextCursor    string                 `protobuf:"bytes,2,opt,name=next_cursor,json=nextCursor,proto3" json:"next_cursor,omitempty"`
-	Read          *ReadInfo              `protobuf:"bytes,3,opt,name=read,proto3" json:"read,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// May be fewer than page_size, or none, with more to come: a page ends
+	// after a bounded search.
+	Events []*EventView `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// Empty: nothing follows.
+	NextCursor    string    `protobuf:"bytes,2,opt,name=next_cursor,json=nextCursor,proto3" json:"next_cursor,omitempty"`
+	Read          *ReadInfo `protobuf:"bytes,3,opt,name=read,proto3" json:"read,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
