@@ -79,6 +79,12 @@ func checkPublish(ev *nhi.Event) error {
 	if err != nil {
 		return err
 	}
+	return CheckPolicy(b)
+}
+
+// CheckPolicy compiles a policy and looks for the chains that it names. The error is an authz.PolicyErrors with all that is wrong
+// with the texts, or a *kind.InvalidError.
+func CheckPolicy(b *kind.PublishBody) error {
 	e, err := authz.Compile(authz.Bundle{Hard: []byte(b.Hard), Soft: []byte(b.Soft), Chains: b.Chains})
 	if err != nil {
 		return err

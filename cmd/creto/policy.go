@@ -13,6 +13,7 @@ import (
 
 	"github.com/creto-systems/creto/nhi"
 	"github.com/creto-systems/creto/nhi/authz"
+	"github.com/creto-systems/creto/oversight"
 	"github.com/creto-systems/creto/oversight/kind"
 	cretov1 "github.com/creto-systems/creto/proto/creto/v1"
 	creto "github.com/creto-systems/creto/sdk/go"
@@ -103,7 +104,7 @@ func (p *policyFiles) read(a *app) (*kind.PublishBody, error) {
 			return nil, localError(fmt.Errorf("check chains: %w", err))
 		}
 	}
-	if _, err := authz.Compile(authz.Bundle{Hard: []byte(b.Hard), Soft: []byte(b.Soft), Chains: b.Chains}); err != nil {
+	if err := oversight.CheckPolicy(b); err != nil {
 		f := &failure{code: exitLocal, err: errors.New("the policy is not in order")}
 		if list, ok := errors.AsType[authz.PolicyErrors](err); ok {
 			for _, e := range list {
