@@ -460,7 +460,22 @@ func checkIndexes(rt *rapid.T, w *world, requests []*model) {
 		for _, m := range requests {
 			ours[m.id] = true
 		}
-		states, agents := 0, 0
+		states, agents, waiting := 0, 0, 0
+		v.Scan(TablePending, nil, nil, false, func(key, _ []byte) bool {
+			if s, ok := StateOf(v, keyIndex(key)); !ok || s != kind.StatePending {
+				rt.Errorf("request %d is indexed as pending, it is %v", keyIndex(key), s)
+			}
+			waiting++
+			return true
+		})
+		for _, m := range requests {
+			if s, _ := StateOf(v, m.id); s == kind.StatePending {
+				waiting--
+			}
+		}
+		if waiting != 0 {
+			rt.Errorf("the index of pending requests has %d rows too many", waiting)
+		}
 		v.Scan(TableByState, nil, nil, false, func(key, _ []byte) bool {
 			if ours[keyIndex(key)] {
 				states++

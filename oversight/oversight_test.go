@@ -196,6 +196,27 @@ func TestRequestRefusals(t *testing.T) {
 	}
 }
 
+// One agent cannot bury its humans under requests, nor the ledger: so many wait at once, and no more until one of them ends, by
+// whatever way, also if no tick has come to say so.
+func TestPendingRequestsAreBounded(t *testing.T) {
+	w := newWorld(t)
+	w.publish(w.chain("payments", 1, "bob"))
+	ask := func() ledger.EventResult { return w.submit(w.asBot(kind.Request, w.requestBody(w.action(500)))) }
+	var ids []uint64
+	for range MaxPending {
+		ids = append(ids, w.ask().Request)
+	}
+	w.want(ask(), verify.OutcomeLimit, kind.ReasonTooMany)
+	w.approve(ids[0], "bob") // one that is approved waits for its agent, not for humans
+	w.ask()
+	w.want(ask(), verify.OutcomeLimit, kind.ReasonTooMany)
+	w.want(w.submit(w.asBot(kind.Cancel, &kind.RefBody{Request: ids[1]})), verify.OutcomeAccepted, "")
+	w.ask()
+	w.want(ask(), verify.OutcomeLimit, kind.ReasonTooMany)
+	w.f.Now += int64(2 * time.Hour) // all steps are over; the next event comes before any tick
+	w.ask()
+}
+
 // The delegation chain must cover the action and every account that pays.
 func TestRequestScope(t *testing.T) {
 	w := newWorld(t)

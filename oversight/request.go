@@ -19,6 +19,7 @@ const (
 	MaxRequestChains = 8   // chains that one request asks
 	MaxApprovers     = 128 // humans that one request asks
 	MaxPolicies      = 256 // soft policies that one request satisfies
+	MaxPending       = 64  // requests of one agent that wait for their humans
 
 	// ClaimGrace is how long after its last deadline, and its hold, a request that names no ttl can still be claimed.
 	ClaimGrace = time.Hour
@@ -85,6 +86,12 @@ func (o *Oversight) decideRequest(v ledger.View, ev *ledger.Event, at ledger.Sta
 			Reason: kind.ReasonScope, Hint: "the delegation chain does not cover the action or what it reserves: " + err.Error(),
 		})
 	}
+	if pending(v, ev.Agent, at.Time) >= MaxPending {
+		return refuse(verify.OutcomeLimit, kind.Refusal{
+			Reason: kind.ReasonTooMany,
+			Hint:   fmt.Sprintf("%d requests of this agent wait for humans already: wait for them, or cancel some", MaxPending),
+		})
+	}
 	policy, index := currentPolicy(v)
 	r.Epoch, r.Policy, r.Soft = policy.Epoch, policy.Digest, policy.SoftDigest
 	defined := chainsNamed(policy.chains(index), ev.Verdict.Chains)
@@ -142,6 +149,7 @@ func (o *Oversight) decideRequest(v ledger.View, ev *ledger.Event, at ledger.Sta
 			{Table: TableStatus, Key: requestKey(id), Value: canon.MustMarshal(s)},
 			{Table: TableByState, Key: stateKey(s.State, id)},
 			{Table: TableByAgent, Key: agentKey(r.Agent, id)},
+			{Table: TablePending, Key: agentKey(r.Agent, id)},
 		},
 		Timers: []ledger.Timer{{Due: r.End, Name: timerEnd, Ref: requestKey(id)}},
 	}
@@ -155,6 +163,27 @@ func (o *Oversight) decideRequest(v ledger.View, ev *ledger.Event, at ledger.Sta
 	}
 	d.Detail = canon.MustMarshal(opened)
 	return d
+}
+
+// pending counts the requests of an agent that wait for humans at a stamp. Near the bound it looks at each: some may have expired
+// before a tick has said so.
+func pending(v ledger.View, agent nhi.ID, at int64) (n int) {
+	var ids []uint64
+	v.Scan(TablePending, agent[:], nil, false, func(key, _ []byte) bool {
+		ids = append(ids, keyIndex(key))
+		return true
+	})
+	if len(ids) < MaxPending {
+		return len(ids)
+	}
+	for _, id := range ids {
+		if r, ok := load(v, id); ok {
+			if r.settle(v, at); r.status.State == kind.StatePending {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // members returns who stands in the requester's chain, the requester included, sorted.

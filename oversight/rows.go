@@ -22,11 +22,12 @@ const (
 	TableByState ledger.Table = 0x45 // state ‖ request → nothing
 	TableByHuman ledger.Table = 0x46 // human ‖ 0 pending, 1 past ‖ request → nothing
 	TableByAgent ledger.Table = 0x47 // agent ‖ request → nothing
+	TablePending ledger.Table = 0x48 // agent ‖ request → nothing, while the request is pending
 )
 
 // Tables are oversight's own.
 func Tables() []ledger.Table {
-	return []ledger.Table{TablePolicy, TableText, TableRequest, TableStatus, TableVote, TableByState, TableByHuman, TableByAgent}
+	return []ledger.Table{TablePolicy, TableText, TableRequest, TableStatus, TableVote, TableByState, TableByHuman, TableByAgent, TablePending}
 }
 
 // CorruptRowError is what oversight panics with when a row of its own cannot be read: the store is damaged or was written by

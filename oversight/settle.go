@@ -128,6 +128,7 @@ func (r *request) become(s kind.State, since int64) {
 	old := r.status.State
 	r.status.State, r.status.Since = s, since
 	if old == kind.StatePending {
+		r.writes = append(r.writes, ledger.Write{Table: TablePending, Key: agentKey(r.Agent, r.id), Delete: true})
 		for i := range r.status.Steps {
 			// A step that this very decision began has set its timer already.
 			for _, due := range [...]int64{r.was.Steps[i].Deadline, r.status.Steps[i].Deadline} {

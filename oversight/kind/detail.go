@@ -128,7 +128,7 @@ const (
 	ReasonNoVerdict      Reason = "no_verdict"      // this identity's actions are not judged by policies
 	ReasonChainUndefined Reason = "chain_undefined" // a policy or link names a chain that is not published
 	ReasonNoApprovers    Reason = "no_approvers"    // too few humans are left who may approve
-	ReasonTooMany        Reason = "too_many"        // more chains or humans than one request may ask
+	ReasonTooMany        Reason = "too_many"        // more chains, humans or requests than may be asked
 	ReasonNotSigner      Reason = "not_signer"      // this identity may not sign such an event
 	ReasonScope          Reason = "scope"           // the delegation chain does not cover the action
 	ReasonNoRequest      Reason = "no_request"      // there is no such request
