@@ -142,16 +142,17 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	if err := a.probe(ctx); err != nil {
 		return err
 	}
-	remove, err := a.stage()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, remove()) }()
+	// The spool first: it is locked, and so what an earlier life has staged is nobody's any more.
 	a.spool, err = OpenSpool(a.cfg.Dir, Owner{Ledger: a.cfg.Ledger, Tenant: a.cfg.Tenant, Node: a.cfg.Node})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.spool.Close()) }()
+	remove, err := a.stage()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, remove()) }()
 	if err := a.recover(ctx); err != nil {
 		return err
 	}
@@ -219,9 +220,26 @@ func (a *Agent) probe(ctx context.Context) error {
 	return nil
 }
 
-// stage copies the templates; remove deletes the copies.
+// stage copies the templates; remove deletes the copies. What an agent that was killed has left is removed first.
 func (a *Agent) stage() (remove func() error, err error) {
-	base, err := os.MkdirTemp(a.cfg.Stage, "creto-templates-")
+	parent := a.cfg.Stage
+	if parent == "" {
+		parent = os.TempDir()
+	}
+	prefix := "creto-templates-" + a.runPrefix()
+	entries, err := os.ReadDir(parent)
+	if err != nil {
+		return nil, fmt.Errorf("stage templates: %w", err)
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), prefix) {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(parent, e.Name())); err != nil {
+			a.log.Warn("templates of an earlier run stay", "dir", e.Name(), "err", err)
+		}
+	}
+	base, err := os.MkdirTemp(parent, prefix)
 	if err != nil {
 		return nil, fmt.Errorf("stage templates: %w", err)
 	}

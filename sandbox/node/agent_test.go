@@ -197,8 +197,17 @@ func TestACrashDuringARunIsAFailure(t *testing.T) {
 	}
 	closeSpool(t, s)
 
+	// And its copies of the templates lie where it left them.
+	left := filepath.Join(os.TempDir(), "creto-templates-"+a.runPrefix()+"left")
+	if err := os.MkdirAll(filepath.Join(left, "hello"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+
 	again := w.start(b, nil)
 	got := w.await(claim)
+	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what the agent had staged before: got %v, want it gone", err)
+	}
 	run, err := kind.OpenStatement(t.Context(), w.node.Key.Public(), got.GetStatement())
 	if err != nil {
 		t.Fatal(err)
