@@ -30,6 +30,22 @@ type memberView struct {
 
 func (m memberView) quietID() string { return m.Node }
 
+// String is a member in a table. Only the asked node knows when it last heard of the leader.
+func (m memberView) String() string {
+	role := "voter"
+	switch {
+	case m.Leader:
+		role = "voter, leads"
+	case !m.Voter:
+		role = "no vote yet"
+	}
+	s := fmt.Sprintf("%s  %s  %s", m.Node, m.Addr, role)
+	if m.LastContact >= 0 {
+		s += fmt.Sprintf(", heard the leader %v ago", time.Duration(m.LastContact*float64(time.Second)).Round(time.Millisecond))
+	}
+	return s
+}
+
 type statusView struct {
 	Cluster        string       `json:"cluster"`
 	LedgerID       string       `json:"ledger_id"`
