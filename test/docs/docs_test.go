@@ -141,11 +141,11 @@ func TestFences(t *testing.T) {
 			switch {
 			case language != "":
 				language = ""
-			case info == "sh", info == "text":
+			case info == "sh", info == "text", info == "mermaid":
 				language = info
 				seen++
 			default:
-				t.Errorf("line %d: got a fence marked %q, want sh (run by make readme) or text", n+1, info)
+				t.Errorf("line %d: got a fence marked %q, want sh (run by make readme), text or mermaid", n+1, info)
 				language = "?"
 			}
 			continue
