@@ -51,6 +51,16 @@ var errHidden = errors.New("not found")
 // errLater is the answer to what is not there yet but can come: it must not be cached.
 var errLater = errors.New("not published yet")
 
+// errBehind is the answer to what may be published and is not here: the node has yet to apply what it, before it was
+// restarted, or others have published.
+var errBehind = errors.New("this node is behind what is published")
+
+// absent says whether an error means that something is not there, or not to be seen.
+func absent(err error) bool {
+	return errors.Is(err, errHidden) || errors.Is(err, errLater) || errors.Is(err, ledger.ErrNotFound) || errors.Is(err, ledger.ErrRange) ||
+		errors.Is(err, ledger.ErrNoLedger)
+}
+
 // ServeHTTP answers GET and HEAD.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// Browser verifiers read from anywhere; nothing here depends on cookies.
@@ -70,8 +80,11 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case err == nil:
 		a.write(w, r)
-	case errors.Is(err, errHidden), errors.Is(err, errLater), errors.Is(err, ledger.ErrNotFound), errors.Is(err, ledger.ErrRange),
-		errors.Is(err, ledger.ErrNoLedger):
+	case errors.Is(err, errBehind):
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+	case absent(err):
 		w.Header().Set("Cache-Control", "no-store")
 		http.Error(w, "not found", http.StatusNotFound)
 	default:
@@ -192,7 +205,16 @@ func (h *handler) spine(s *ledger.Snapshot, path string) (*answer, error) {
 	if res.checkpoint {
 		return &answer{body: note, typ: typeText, public: true}, nil
 	}
-	return read(s, ledger.SpineSlot, size, res, true)
+	a, err := read(s, ledger.SpineSlot, min(size, s.Epoch()), res, true)
+	return a, behind(s, size, err)
+}
+
+// behind turns the absence of something into errBehind where the node has not applied all epochs that are published.
+func behind(s *ledger.Snapshot, published uint64, err error) error {
+	if published > s.Epoch() && absent(err) {
+		return errBehind
+	}
+	return err
 }
 
 // tenant answers for one log, as far as the newest published epoch sealed it.
@@ -205,12 +227,9 @@ func (h *handler) tenant(s *ledger.Snapshot, t ledger.Tenant, path string) (*ans
 	if err != nil {
 		return nil, err
 	}
-	if epoch > s.Epoch() {
-		epoch = s.Epoch() // what others have published is ahead of what this node has applied
-	}
-	_, head, err := s.SealedHead(t.Slot, epoch)
+	_, head, err := s.SealedHead(t.Slot, min(epoch, s.Epoch()))
 	if err != nil {
-		return nil, err
+		return nil, behind(s, epoch, err)
 	}
 	if res.checkpoint {
 		note, err := h.Checkpoints.Tenant(t.ID, head.Size, head.Root)
@@ -219,7 +238,8 @@ func (h *handler) tenant(s *ledger.Snapshot, t ledger.Tenant, path string) (*ans
 		}
 		return &answer{body: note, typ: typeText}, nil
 	}
-	return read(s, t.Slot, head.Size, res, false)
+	a, err := read(s, t.Slot, head.Size, res, false)
+	return a, behind(s, epoch, err)
 }
 
 // read returns a tile or an entry bundle of a log within a published size.

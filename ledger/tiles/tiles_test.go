@@ -169,6 +169,72 @@ func TestNothingIsServedBeforeTheFirstSeal(t *testing.T) {
 	}
 }
 
+// ahead publishes epochs that this node has not applied: they were before it was restarted.
+type ahead struct {
+	published
+	by uint64
+}
+
+func (a ahead) Spine() ([]byte, uint64, error) {
+	note, size, err := a.published.Spine()
+	return note, size + a.by, err
+}
+
+// A node that has not applied yet what is published serves what it has, and for the rest says when to ask again.
+func TestBehindWhatIsPublished(t *testing.T) {
+	f := grown(t, 3)
+	for f.Anchor().Size < 3 {
+		f.Register(fmt.Sprintf("more %d", f.Anchor().Size), registry.Human)
+		f.Seal()
+	}
+	spine := f.Anchor().Size
+	s, err := f.Log.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	slot, err := s.Tenant(f.Tenant)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, head, err := s.SealedHead(slot.Slot, spine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tenant := "/t/" + f.Tenant.String()
+	for _, c := range []struct {
+		path          string
+		behind, level int // status codes of a node that is behind, and of one that is not
+	}{
+		{"/spine/checkpoint", 200, 200},
+		{fmt.Sprintf("/spine/tile/0/000.p/%d", spine), 200, 200},
+		{fmt.Sprintf("/spine/tile/entries/000.p/%d", spine), 200, 200},
+		{fmt.Sprintf("/spine/tile/0/000.p/%d", spine+1), 503, 404},
+		{fmt.Sprintf("/spine/tile/entries/000.p/%d", spine+1), 503, 404},
+		{"/spine/tile/0/000", 503, 404},
+		{"/spine/tile/1/000.p/1", 503, 404},
+		{"/spine/tile/entries/000", 503, 404},
+		{"/spine/elsewhere", 404, 404},
+		{tenant + "/checkpoint", 200, 200},
+		{fmt.Sprintf("%s/tile/entries/000.p/%d", tenant, head.Size), 200, 200},
+		{fmt.Sprintf("%s/tile/0/000.p/%d", tenant, head.Size+1), 503, 404},
+		{fmt.Sprintf("%s/tile/entries/000.p/%d", tenant, head.Size+1), 503, 404},
+		{tenant + "/elsewhere", 404, 404},
+		{"/t/" + ledgertest.ID("no tenant").String() + "/checkpoint", 404, 404},
+	} {
+		for by, want := range map[uint64]int{0: c.level, 300: c.behind} {
+			h := tiles.New(tiles.Config{Log: f.Log, Checkpoints: ahead{published{f}, by}, Now: func() int64 { return f.Now }})
+			got := get(h, c.path, ledgertest.ReadToken)
+			if got.StatusCode != want {
+				t.Errorf("%s, %d epochs behind: got %d, want %d", c.path, by, got.StatusCode, want)
+			}
+			if want != 200 && got.Header.Get("Cache-Control") != "no-store" || (want == 503) != (got.Header.Get("Retry-After") != "") {
+				t.Errorf("%s, %d epochs behind: got headers %v, want no-store, and Retry-After with 503 only", c.path, by, got.Header)
+			}
+		}
+	}
+}
+
 func TestPathsHaveOneSpelling(t *testing.T) {
 	good := []string{"tile/0/000", "tile/0/255.p/7", "tile/entries/x001/234", "tile/3/x001/x234/067.p/255", "checkpoint", "tile/63/000"}
 	bad := []string{
