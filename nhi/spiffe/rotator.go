@@ -2,6 +2,7 @@ package spiffe
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"time"
 )
@@ -19,7 +20,8 @@ type Rotator struct {
 	Source *Source
 
 	// Issue gets a new SVID, with a new key, and the trust bundle of now. A
-	// nil bundle keeps the one there is. It is given 30 seconds.
+	// nil bundle keeps the one there is. The SVID must verify against both.
+	// It is given 30 seconds.
 	Issue func(ctx context.Context) (*SVID, *Bundle, error)
 
 	// Jitter returns a number in [0, 1). It moves a renewal up to a tenth
@@ -104,6 +106,10 @@ func (r *Rotator) renew(ctx context.Context) (*SVID, error) {
 	// once, without end.
 	if svid == nil || !svid.halfLife().After(r.Source.now()) {
 		return nil, fmt.Errorf("renew SVID: %w: the issuer gave one that is past half of its life", ErrBadSVID)
+	}
+	// Roots come only with an SVID that the roots of now vouch for: whoever answers without having their CA replaces none.
+	if _, err := verify(svid.chain(), r.Source.Bundle(), r.Source.now(), x509.ExtKeyUsageAny); err != nil {
+		return nil, fmt.Errorf("renew SVID: %w", err)
 	}
 	if err := r.Source.Set(svid, bundle); err != nil {
 		return nil, fmt.Errorf("renew SVID: %w", err)

@@ -203,14 +203,31 @@ func TestRotatorRefuses(t *testing.T) {
 		b := bundleOf(t, ca)
 		s := sourceOf(t, time.Now, svidOf(t, ca, node(1), time.Now()), b)
 		keep := s.SVID()
-		offers := []*SVID{nil, keep, svidOf(t, ca, node(2), time.Now().Add(13*time.Hour))}
+		// Of another CA, with a bundle that has it: only the CA that is trusted can add one.
+		other, err := NewCA(rand.Reader, testDomain, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		both, err := b.With(other.Certificate())
+		if err != nil {
+			t.Fatal(err)
+		}
+		in13h := time.Now().Add(13 * time.Hour)
+		offers := []struct {
+			svid   *SVID
+			bundle *Bundle
+		}{
+			{nil, b}, {keep, b}, {svidOf(t, ca, node(2), in13h), b},
+			{svidOf(t, other, node(1), in13h), bundleOf(t, other)}, {svidOf(t, other, node(1), in13h), both},
+		}
+		n := len(offers)
 		failed := make(chan error)
 		r := &Rotator{
 			Source: s, Jitter: func() float64 { return 0 },
 			Issue: func(context.Context) (*SVID, *Bundle, error) {
 				next := offers[0]
 				offers = offers[1:]
-				return next, b, nil
+				return next.svid, next.bundle, nil
 			},
 			Failed: func(err error) { failed <- err },
 		}
@@ -218,13 +235,13 @@ func TestRotatorRefuses(t *testing.T) {
 		defer cancel()
 		done := make(chan error, 1)
 		go func() { done <- r.Run(ctx) }()
-		for range 3 {
+		for range n {
 			if err := <-failed; !errors.Is(err, ErrBadSVID) {
 				t.Errorf("got %v, want ErrBadSVID", err)
 			}
 		}
-		if s.SVID() != keep {
-			t.Error("a refused SVID replaced the one there was")
+		if s.SVID() != keep || !sameRoots(s.Bundle(), b) {
+			t.Error("a refused SVID, or the bundle with it, replaced what there was")
 		}
 		cancel()
 		<-done

@@ -291,11 +291,15 @@ func (c *JoinConfig) join(ctx context.Context) (*JoinResult, error) {
 	if ledger.LedgerID(resp.GetGenesis()) != t.LedgerID {
 		return nil, errors.New("the answer's genesis is not that of the ledger the node was to join")
 	}
-	svid, bundle, err := answeredSVID(bundle.TrustDomain(), tlsKey, resp.GetSvidChain(), resp.GetBundle())
+	svid, roots, err := answeredSVID(bundle.TrustDomain(), tlsKey, resp.GetSvidChain(), resp.GetBundle())
 	if err != nil {
 		return nil, err
 	}
-	if err := c.write(role, k, resp, svid, bundle); err != nil {
+	// New roots come only with an SVID that those given vouch for.
+	if err := source.Set(svid, bundle); err != nil {
+		return nil, err
+	}
+	if err := c.write(role, k, resp, svid, roots); err != nil {
 		return nil, err
 	}
 	return &JoinResult{NodeID: k.id, LedgerID: t.LedgerID, Role: c.Role, Dir: c.Dir}, nil
