@@ -156,6 +156,31 @@ func TestAnonymous(t *testing.T) {
 	}
 }
 
+// tenantOf is a request that names these bytes as its tenant.
+type tenantOf []byte
+
+func (t tenantOf) GetTenant() []byte { return t }
+
+// A tenant has 16 bytes, whoever asks and whatever else has been checked before; none means the spine, to its two methods.
+func TestTenantHasItsLength(t *testing.T) {
+	g := new(guard)
+	for method, rule := range methods {
+		if rule != accessTenant {
+			continue
+		}
+		spine := method == cretov1.LedgerService_GetHeads_FullMethodName || method == cretov1.LedgerService_GetConsistency_FullMethodName
+		for size, ok := range map[int]bool{0: spine, 1: false, 15: false, 16: true, 17: false, 32: false} {
+			err := g.allowRequest(t.Context(), caller{local: true}, method, make(tenantOf, size))
+			if refused, _ := errors.AsType[*Error](err); ok && err != nil || !ok && (refused == nil || refused.Kind != KindInvalid) {
+				t.Errorf("%s for a tenant of %d bytes: got %v, want allowed %t, otherwise invalid", method, size, err, ok)
+			}
+		}
+		if err := g.allowRequest(t.Context(), caller{local: true}, method, struct{}{}); err == nil {
+			t.Errorf("%s without a tenant: got it allowed", method)
+		}
+	}
+}
+
 // Connections that say nothing yield to new ones; those of the cluster's own stay.
 func TestListenerYields(t *testing.T) {
 	ca, err := spiffe.NewCA(rand.Reader, "creto.test", time.Now())
