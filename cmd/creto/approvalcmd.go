@@ -49,6 +49,7 @@ type approvalView struct {
 	FencingToken  string           `json:"fencing_token,omitempty" table:"-"`
 	ActionDigest  string           `json:"action_digest" table:"-"`
 	RequestDigest string           `json:"request_digest" table:"-"`
+	Read          *readView        `json:"read,omitempty" table:"-"`
 }
 
 func (v approvalView) quietID() string { return v.Request.String() }
@@ -213,17 +214,14 @@ func (a *app) approvalListCmd() *cobra.Command {
 	return c
 }
 
-func (a *app) getApproval(ctx context.Context, c *creto.Client, tenant nhi.ID, id uint64) (*cretov1.Approval, error) {
-	r, err := cretov1.NewOversightServiceClient(c).GetApproval(ctx, &cretov1.GetApprovalRequest{Tenant: tenant[:], RequestId: id})
-	if err != nil {
-		return nil, err
-	}
-	return r.GetApproval(), nil
+func (a *app) getApproval(ctx context.Context, c *creto.Client, tenant nhi.ID, id uint64) (*cretov1.GetApprovalResponse, error) {
+	return cretov1.NewOversightServiceClient(c).GetApproval(ctx, &cretov1.GetApprovalRequest{Tenant: tenant[:], RequestId: id})
 }
 
 // showApproval prints one request whole.
-func (a *app) showApproval(p *cretov1.Approval) error {
+func (a *app) showApproval(p *cretov1.Approval, read *cretov1.ReadInfo) error {
 	v := approvalOf(p)
+	v.Read = readOf(read)
 	if a.settings.quiet || a.settings.output != "table" {
 		return a.object(v)
 	}
@@ -289,11 +287,11 @@ func (a *app) approvalShowCmd() *cobra.Command {
 				return err
 			}
 			return a.call(c.Context(), func(ctx context.Context, cl *creto.Client) error {
-				p, err := a.getApproval(ctx, cl, t, id)
+				r, err := a.getApproval(ctx, cl, t, id)
 				if err != nil {
 					return err
 				}
-				return a.showApproval(p)
+				return a.showApproval(r.GetApproval(), r.GetRead())
 			})
 		},
 	}
@@ -330,7 +328,7 @@ func (a *app) await(ctx context.Context, cl *creto.Client, tenant nhi.ID, id uin
 		if s := r.GetApproval().GetState(); s == pending {
 			continue
 		}
-		if err := a.showApproval(r.GetApproval()); err != nil {
+		if err := a.showApproval(r.GetApproval(), r.GetRead()); err != nil {
 			return err
 		}
 		return stateError(r.GetApproval())
@@ -377,10 +375,11 @@ Without --action-digest the action is taken from the request as this identity si
 						return usageError(fmt.Errorf("--action-digest %q is not 64 hexadecimal digits", digest))
 					}
 				} else {
-					p, err := a.getApproval(ctx, w.client, w.Tenant(), id)
+					got, err := a.getApproval(ctx, w.client, w.Tenant(), id)
 					if err != nil {
 						return err
 					}
+					p := got.GetApproval()
 					if err := stateError(p); err != nil {
 						return err
 					}

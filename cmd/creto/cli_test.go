@@ -94,7 +94,7 @@ var views = []any{
 	accountView{}, approvalView{}, causeView{}, chainView{}, chainStep{}, claimedView{}, clockView{}, closedView{}, consistencyView{}, counterView{},
 	delegationCreated{}, devReady{}, eventDetail{}, eventView{}, exportView{}, headsView{}, identityCreated{}, identityView{}, initView{},
 	joinToken{}, joinView{}, leaderView{}, leaseView{}, linkView{}, loadView{}, memberChange{}, memberView{}, openedView{}, oversightChain{},
-	policyPublished{}, policyView{}, renewView{}, reportFile{}, reportedView{}, sandboxView{}, statusView{}, submitted{}, svidView{}, tenantCreated{},
+	policyPublished{}, policyView{}, readView{}, renewView{}, reportFile{}, reportedView{}, sandboxView{}, statusView{}, submitted{}, svidView{}, tenantCreated{},
 	tenantView{}, tokenView{}, trustView{}, usageRow{}, valueView{}, verified{}, versionInfo{}, voteView{}, votedView{},
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/creto-systems/creto/nhi"
 	"github.com/creto-systems/creto/nhi/keyfile"
+	cretov1 "github.com/creto-systems/creto/proto/creto/v1"
 	creto "github.com/creto-systems/creto/sdk/go"
 )
 
@@ -252,6 +253,34 @@ func (a *app) do(ctx context.Context, by role, kind string, body []byte, opts ..
 		}
 		return a.object(submittedOf(r))
 	})
+}
+
+// readView is as of when something was read. JSON names are a contract.
+type readView struct {
+	Linearizable bool    `json:"linearizable"`
+	TreeSize     count   `json:"tree_size"`
+	Time         instant `json:"time"`
+	Quality      string  `json:"time_quality"`
+	Node         string  `json:"node_id"`
+}
+
+func readOf(r *cretov1.ReadInfo) *readView {
+	if r == nil {
+		return nil
+	}
+	return &readView{r.GetLinearizable(), count(r.GetTreeSize()), instantNs(r.GetTimeNs()), r.GetTimeQuality(), r.GetNodeId()}
+}
+
+// sayRead says beside sums and balances, which are lists in every format, as of when they hold.
+func (a *app) sayRead(r *cretov1.ReadInfo) {
+	if r == nil || a.settings.quiet {
+		return
+	}
+	how := "stale"
+	if r.GetLinearizable() {
+		how = "linearizable"
+	}
+	a.say("%s, as of size %d of the log and %s (%s)", how, r.GetTreeSize(), instantNs(r.GetTimeNs()), r.GetTimeQuality())
 }
 
 func newID() (nhi.ID, error) { return nhi.NewID(rand.Reader) }

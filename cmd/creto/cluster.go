@@ -67,6 +67,7 @@ type statusView struct {
 	CertExpires    instant      `json:"certificate_expires"`
 	Test           bool         `json:"test"`
 	Members        []memberView `json:"members"`
+	Read           *readView    `json:"read,omitempty" table:"-"`
 }
 
 func (s statusView) quietID() string { return s.Leader }
@@ -125,7 +126,7 @@ func (a *app) clusterStatusCmd() *cobra.Command {
 					Term: count(r.GetTerm()), CommitIndex: count(r.GetCommitIndex()), AppliedIndex: count(r.GetAppliedIndex()), Epoch: count(r.GetEpoch()),
 					PublishedEpoch: count(r.GetPublishedEpoch()), StateHash: hexOf(r.GetStateHash()), Time: instantNs(r.GetTimeNs()),
 					TimeQuality: r.GetTimeQuality(), Tolerates: r.GetFailureTolerance(), Version: r.GetVersion(), ActiveLevel: r.GetActiveLevel(),
-					Tenants: r.GetTenants(), CertExpires: instantNs(r.GetCertificateExpiresNs()), Test: r.GetTest(),
+					Tenants: r.GetTenants(), CertExpires: instantNs(r.GetCertificateExpiresNs()), Test: r.GetTest(), Read: readOf(r.GetRead()),
 				}
 				for _, m := range r.GetMembers() {
 					v.Members = append(v.Members, memberView{m.GetNodeId(), m.GetRaftAddr(), m.GetVoter(), m.GetLeader(), m.GetLastContactSeconds()})

@@ -319,7 +319,7 @@ func (a *app) delegationShowCmd() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				v := chainView{Link: id.String(), Live: r.GetLive(), Reason: r.GetReason()}
+				v := chainView{Link: id.String(), Live: r.GetLive(), Reason: r.GetReason(), Read: readOf(r.GetRead())}
 				for _, p := range r.GetLinks() {
 					l, err := linkOf(p)
 					if err != nil {
@@ -351,6 +351,7 @@ type chainView struct {
 	Live   bool       `json:"live"`
 	Reason string     `json:"reason,omitempty"`
 	Links  []linkView `json:"links"`
+	Read   *readView  `json:"read,omitempty" table:"-"`
 }
 
 func (c chainView) quietID() string { return c.Link }

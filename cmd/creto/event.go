@@ -50,17 +50,18 @@ func (e eventView) quietID() string { return e.Index.String() }
 // eventDetail is one leaf with what belongs to it.
 type eventDetail struct {
 	eventView
-	Suspect  bool     `json:"suspect,omitempty"`
-	Link     string   `json:"link_id,omitempty"`
-	Account  string   `json:"account,omitempty"`
-	LeafHash string   `json:"leaf_hash"`
-	KeyID    string   `json:"key_id,omitempty"`
-	Body     any      `json:"body,omitempty"`
-	Detail   any      `json:"detail,omitempty"`
-	Addenda  []string `json:"addenda,omitempty"`
-	State    string   `json:"addenda_state,omitempty"`
-	Leaf     string   `json:"leaf" table:"-"`
-	Payload  string   `json:"payload,omitempty" table:"-"`
+	Suspect  bool      `json:"suspect,omitempty"`
+	Link     string    `json:"link_id,omitempty"`
+	Account  string    `json:"account,omitempty"`
+	LeafHash string    `json:"leaf_hash"`
+	KeyID    string    `json:"key_id,omitempty"`
+	Body     any       `json:"body,omitempty"`
+	Detail   any       `json:"detail,omitempty"`
+	Addenda  []string  `json:"addenda,omitempty"`
+	State    string    `json:"addenda_state,omitempty"`
+	Leaf     string    `json:"leaf" table:"-"`
+	Payload  string    `json:"payload,omitempty" table:"-"`
+	Read     *readView `json:"read,omitempty" table:"-"`
 }
 
 func eventOf(p *cretov1.EventView) (eventView, error) {
@@ -280,6 +281,7 @@ func (a *app) eventGetCmd() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				d.Read = readOf(r.GetRead())
 				return a.object(d)
 			})
 		},

@@ -28,13 +28,14 @@ type identityCreated struct {
 func (i identityCreated) quietID() string { return i.ID }
 
 type identityView struct {
-	ID               string  `json:"id"`
-	Type             string  `json:"type"`
-	Status           string  `json:"status"`
-	KeyID            string  `json:"key_id"`
-	Suite            string  `json:"suite" table:"-"`
-	SinceIndex       count   `json:"since_index"`
-	CompromisedSince instant `json:"compromised_since,omitzero"`
+	ID               string    `json:"id"`
+	Type             string    `json:"type"`
+	Status           string    `json:"status"`
+	KeyID            string    `json:"key_id"`
+	Suite            string    `json:"suite" table:"-"`
+	SinceIndex       count     `json:"since_index"`
+	CompromisedSince instant   `json:"compromised_since,omitzero"`
+	Read             *readView `json:"read,omitempty" table:"-"`
 }
 
 func (i identityView) quietID() string { return i.ID }
@@ -289,7 +290,9 @@ func (a *app) identityShowCmd() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.object(identityOf(r.GetIdentity()))
+				v := identityOf(r.GetIdentity())
+				v.Read = readOf(r.GetRead())
+				return a.object(v)
 			})
 		},
 	}

@@ -41,15 +41,16 @@ func (a *app) ledgerCmd() *cobra.Command {
 }
 
 type headsView struct {
-	Epoch              count  `json:"epoch"`
-	PublishedEpoch     count  `json:"published_epoch"`
-	SpineSize          count  `json:"spine_size"`
-	PublishedSpineSize count  `json:"published_spine_size"`
-	TreeSize           count  `json:"tree_size,omitempty"`
-	PublishedTreeSize  count  `json:"published_tree_size,omitempty"`
-	StateHash          string `json:"state_hash,omitempty"`
-	SpineCheckpoint    string `json:"spine_checkpoint,omitempty"`
-	TenantCheckpoint   string `json:"tenant_checkpoint,omitempty"`
+	Epoch              count     `json:"epoch"`
+	PublishedEpoch     count     `json:"published_epoch"`
+	SpineSize          count     `json:"spine_size"`
+	PublishedSpineSize count     `json:"published_spine_size"`
+	TreeSize           count     `json:"tree_size,omitempty"`
+	PublishedTreeSize  count     `json:"published_tree_size,omitempty"`
+	StateHash          string    `json:"state_hash,omitempty"`
+	SpineCheckpoint    string    `json:"spine_checkpoint,omitempty"`
+	TenantCheckpoint   string    `json:"tenant_checkpoint,omitempty"`
+	Read               *readView `json:"read,omitempty" table:"-"`
 }
 
 func (h headsView) quietID() string { return h.PublishedSpineSize.String() }
@@ -81,6 +82,7 @@ far the log has come: sequenced, and under a published checkpoint.`,
 						Epoch: count(r.GetEpoch()), PublishedEpoch: count(r.GetPublishedEpoch()), SpineSize: count(r.GetSpineSize()),
 						PublishedSpineSize: count(r.GetPublishedSpineSize()), TreeSize: count(r.GetTreeSize()), PublishedTreeSize: count(r.GetPublishedTreeSize()),
 						StateHash: hexOf(r.GetStateHash()), SpineCheckpoint: string(r.GetSpineCheckpoint()), TenantCheckpoint: string(r.GetTenantCheckpoint()),
+						Read: readOf(r.GetRead()),
 					})
 				}
 				note := r.GetSpineCheckpoint()

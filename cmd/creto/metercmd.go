@@ -233,6 +233,7 @@ func (a *app) quotaGetCmd() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				a.sayRead(r.GetRead())
 				return list(a, mapped(r.GetCounters(), counterOf))
 			})
 		},
@@ -438,6 +439,7 @@ func (a *app) usageQueryCmd() *cobra.Command {
 				if !r.GetExact() {
 					a.say("these sums are not exact")
 				}
+				a.sayRead(r.GetRead())
 				return list(a, mapped(r.GetRows(), func(p *cretov1.UsageRow) usageRow {
 					return usageRow{
 						instantNs(p.GetFromTimeNs()), instantNs(p.GetToTimeNs()), idOf(p.GetAccount()), idOf(p.GetAgent()), hashOf(p.GetLinkId()),

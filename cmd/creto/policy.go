@@ -133,6 +133,7 @@ type policyView struct {
 	Hard   string           `json:"hard"`
 	Soft   string           `json:"soft"`
 	Chains []oversightChain `json:"chains"`
+	Read   *readView        `json:"read,omitempty" table:"-"`
 }
 
 func (p policyView) quietID() string { return p.Epoch.String() }
@@ -203,7 +204,7 @@ func (a *app) policyCmd() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				v := policyView{Epoch: count(r.GetEpoch()), Digest: hexOf(r.GetDigest()), Index: count(r.GetPublishedIndex()), Hard: r.GetHard(), Soft: r.GetSoft(), Chains: []oversightChain{}}
+				v := policyView{Epoch: count(r.GetEpoch()), Digest: hexOf(r.GetDigest()), Index: count(r.GetPublishedIndex()), Hard: r.GetHard(), Soft: r.GetSoft(), Chains: []oversightChain{}, Read: readOf(r.GetRead())}
 				for _, p := range r.GetChains() {
 					c := oversightChain{Name: p.GetName(), Hold: time.Duration(p.GetHoldNs()).String()}
 					for _, s := range p.GetSteps() {

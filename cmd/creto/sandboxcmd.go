@@ -32,6 +32,7 @@ type sandboxView struct {
 	Measured    string           `json:"measured_from,omitempty" table:"-"`
 	ReportIndex count            `json:"report_index,omitempty"`
 	Statement   string           `json:"statement,omitempty" table:"-"`
+	Read        *readView        `json:"read,omitempty" table:"-"`
 }
 
 func (s sandboxView) quietID() string { return s.Claim.String() }
@@ -155,6 +156,7 @@ func (a *app) awaitSandbox(ctx context.Context, cl *creto.Client, tenant []byte,
 			return err
 		}
 		v := sandboxOf(r.GetSandbox())
+		v.Read = readOf(r.GetRead())
 		switch v.State {
 		case "finished":
 			return a.object(v)
@@ -180,7 +182,9 @@ func (a *app) sandboxShowCmd() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.object(sandboxOf(r.GetSandbox()))
+				v := sandboxOf(r.GetSandbox())
+				v.Read = readOf(r.GetRead())
+				return a.object(v)
 			})
 		},
 	}

@@ -82,6 +82,7 @@ nothing that took effect. Signed by an admin (--as); afterwards the authority re
 				return a.object(tenantView{
 					Tenant: idOf(r.GetTenant()), Slot: r.GetSlot(), Authority: idOf(r.GetAuthorityId()), AuthorityKey: hashOf(r.GetAuthorityKeyId()),
 					Zone: r.GetZone(), LedgerID: hexOf(r.GetLedgerId()), Origin: r.GetOrigin(), TrustDomain: r.GetTrustDomain(), Test: r.GetTest(),
+					Read: readOf(r.GetRead()),
 				})
 			})
 		},
@@ -90,15 +91,16 @@ nothing that took effect. Signed by an admin (--as); afterwards the authority re
 }
 
 type tenantView struct {
-	Tenant       string `json:"tenant"`
-	Slot         uint32 `json:"slot"`
-	Authority    string `json:"authority"`
-	AuthorityKey string `json:"authority_key"`
-	Zone         string `json:"zone"`
-	LedgerID     string `json:"ledger_id"`
-	Origin       string `json:"origin"`
-	TrustDomain  string `json:"trust_domain"`
-	Test         bool   `json:"test"`
+	Tenant       string    `json:"tenant"`
+	Slot         uint32    `json:"slot"`
+	Authority    string    `json:"authority"`
+	AuthorityKey string    `json:"authority_key"`
+	Zone         string    `json:"zone"`
+	LedgerID     string    `json:"ledger_id"`
+	Origin       string    `json:"origin"`
+	TrustDomain  string    `json:"trust_domain"`
+	Test         bool      `json:"test"`
+	Read         *readView `json:"read,omitempty" table:"-"`
 }
 
 func (t tenantView) quietID() string { return t.Tenant }

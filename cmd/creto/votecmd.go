@@ -43,10 +43,11 @@ Without a terminal, --yes decides without being asked; with --action-digest, onl
 				if w.key.Role != "human" {
 					return usageError(fmt.Errorf("this is the key of a %s; decisions are a human's", w.key.Role), "name the human's key file with --as")
 				}
-				p, err := a.getApproval(ctx, w.client, w.Tenant(), id)
+				got, err := a.getApproval(ctx, w.client, w.Tenant(), id)
 				if err != nil {
 					return err
 				}
+				p := got.GetApproval()
 				body, err := a.ballot(ctx, w, p, choice)
 				if err != nil {
 					return err
