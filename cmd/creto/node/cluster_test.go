@@ -75,6 +75,28 @@ func TestTenantIsolation(t *testing.T) {
 		"foreign token": c.dial(0, "creto-read-00", false),
 		"long token":    c.dial(0, strings.Repeat("x", maxToken+1), false),
 	}
+	service, _ := c.register(c.dial(0, c.ReadToken, false), registry.Service)
+	for name, p := range map[string]spiffe.Principal{
+		"an SVID of another tenant":      {Tenant: nhi.ID{9}, Role: spiffe.RoleService, ID: service},
+		"an SVID of an unknown identity": {Tenant: c.Tenant, Role: spiffe.RoleService, ID: nhi.ID{9}},
+		"an SVID of another role":        {Tenant: c.Tenant, Role: spiffe.RoleAgent, ID: service},
+		"the right SVID":                 {Tenant: c.Tenant, Role: spiffe.RoleService, ID: service},
+	} {
+		p.TrustDomain = "dev.creto.internal"
+		files, _, err := IssueSVID(c.CADir, filepath.Join(t.TempDir(), "svid"), p, time.Hour, time.Now())
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		src, err := spiffe.OpenSource(time.Now, p.TrustDomain, files)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		callers[name] = c.dialAs(0, src, "", true)
+	}
+	if _, err := cretov1.NewIdentityServiceClient(callers["the right SVID"]).GetTenant(t.Context(), &cretov1.GetTenantRequest{Tenant: c.Tenant[:]}); err != nil {
+		t.Errorf("the right SVID: %v", err)
+	}
+	delete(callers, "the right SVID")
 	for method, rule := range methods {
 		if rule != accessTenant {
 			continue
