@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"time"
@@ -82,10 +83,10 @@ func (s *Server) register() error {
 		if err != nil {
 			return err
 		}
-		s.read = httpServer(h)
+		s.read = s.httpServer(h)
 	}
 	if s.listeners.Metrics != nil {
-		s.metricsS = httpServer(s.metricsHandler())
+		s.metricsS = s.httpServer(s.metricsHandler())
 	}
 	return nil
 }
@@ -100,8 +101,10 @@ func (s *Server) services(g grpc.ServiceRegistrar) {
 	s.domains.register(g, s)
 }
 
-func httpServer(h http.Handler) *http.Server {
+func (s *Server) httpServer(h http.Handler) *http.Server {
 	return &http.Server{
+		// What strangers do to a port is no event of the operator's.
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: maxHeaderList,
 	}
