@@ -103,7 +103,9 @@ Exit codes: ` + exitSummary(),
 }
 
 // say writes one line of talk.
-func (a *app) say(format string, args ...any) { fmt.Fprintf(a.err, format+"\n", args...) }
+func (a *app) say(format string, args ...any) {
+	fmt.Fprintln(a.err, visible(fmt.Sprintf(format, args...)))
+}
 
 // terminal reports whether w is one.
 func terminal(w any) bool {

@@ -225,7 +225,7 @@ func (a *app) showApproval(p *cretov1.Approval, read *cretov1.ReadInfo) error {
 	if a.settings.quiet || a.settings.output != "table" {
 		return a.object(v)
 	}
-	_, err := io.WriteString(a.out, approvalText(v))
+	_, err := io.WriteString(a.shown(), approvalText(v))
 	return err
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -134,7 +135,7 @@ func detailOf(p *cretov1.EventView) (*eventDetail, error) {
 // printable is text as it is, and anything else in base64.
 func printable(b []byte) string {
 	for _, r := range string(b) {
-		if r == 0xfffd || r < ' ' && r != '\n' && r != '\t' {
+		if r == 0xfffd || unicode.IsControl(r) && r != '\n' && r != '\t' {
 			return "base64:" + base64.StdEncoding.EncodeToString(b)
 		}
 	}

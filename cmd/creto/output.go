@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"reflect"
@@ -58,18 +59,18 @@ type identified interface{ quietID() string }
 // Names come from the json tags; a field tagged table:"-" is left out of tables.
 func (a *app) object(v identified) error {
 	if a.settings.quiet {
-		_, err := fmt.Fprintln(a.out, v.quietID())
+		_, err := fmt.Fprintln(a.shown(), v.quietID())
 		return err
 	}
 	switch a.settings.output {
 	case "json":
-		return writeJSON(a.out, v, "  ")
+		return writeJSON(a.shown(), v, "  ")
 	case "jsonl":
-		return writeJSON(a.out, v, "")
+		return writeJSON(a.shown(), v, "")
 	case "yaml":
-		return writeYAML(a.out, v)
+		return writeYAML(a.shown(), v)
 	}
-	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(a.shown(), 0, 0, 2, ' ', 0)
 	for _, f := range fields(reflect.TypeOf(v)) {
 		text := f.text(v)
 		if text == "" {
@@ -111,17 +112,17 @@ func (s *stream[T]) add(v T) error {
 	s.n++
 	switch {
 	case s.a.settings.quiet:
-		_, err := fmt.Fprintln(s.a.out, v.quietID())
+		_, err := fmt.Fprintln(s.a.shown(), v.quietID())
 		return err
 	case s.a.settings.output == "jsonl", s.a.settings.output == "json" && s.live:
-		return writeJSON(s.a.out, v, "")
+		return writeJSON(s.a.shown(), v, "")
 	case s.a.settings.output == "table":
 		return s.row(v)
 	}
 	s.rows = append(s.rows, v)
 	if s.live {
 		defer func() { s.rows = nil }()
-		return writeYAML(s.a.out, s.rows)
+		return writeYAML(s.a.shown(), s.rows)
 	}
 	return nil
 }
@@ -129,7 +130,7 @@ func (s *stream[T]) add(v T) error {
 func (s *stream[T]) row(v T) error {
 	fs := fields(reflect.TypeOf(v))
 	if s.w == nil {
-		s.w = tabwriter.NewWriter(s.a.out, 0, 0, 2, ' ', 0)
+		s.w = tabwriter.NewWriter(s.a.shown(), 0, 0, 2, ' ', 0)
 		names := make([]string, len(fs))
 		for i, f := range fs {
 			names[i] = strings.ToUpper(f.name)
@@ -159,12 +160,12 @@ func (s *stream[T]) close() error {
 		if s.rows == nil {
 			s.rows = []T{}
 		}
-		return writeJSON(s.a.out, s.rows, "  ")
+		return writeJSON(s.a.shown(), s.rows, "  ")
 	case "yaml":
 		if s.rows == nil {
 			s.rows = []T{}
 		}
-		return writeYAML(s.a.out, s.rows)
+		return writeYAML(s.a.shown(), s.rows)
 	case "table":
 		if s.w == nil {
 			s.a.say("none")
@@ -302,20 +303,24 @@ func writeYAML(w io.Writer, v any) error {
 		return err
 	}
 	var n yaml.Node
-	if err := yaml.Unmarshal(b.Bytes(), &n); err != nil {
+	if err := yaml.Unmarshal([]byte(visibleYAML(b.String())), &n); err != nil {
 		return fmt.Errorf("format YAML: %w", err)
 	}
 	block(&n)
-	e := yaml.NewEncoder(w)
+	b.Reset()
+	e := yaml.NewEncoder(&b)
 	e.SetIndent(2)
-	if err := e.Encode(&n); err != nil {
+	if err := errors.Join(e.Encode(&n), e.Close()); err != nil {
 		return fmt.Errorf("format YAML: %w", err)
 	}
-	return e.Close()
+	_, err := io.WriteString(w, visibleYAML(b.String()))
+	return err
 }
 
 func block(n *yaml.Node) {
 	switch {
+	case n.Kind == yaml.ScalarNode && n.Tag == "!!str" && strings.IndexFunc(n.Value, hidden) >= 0:
+		n.Style = yaml.DoubleQuotedStyle // in which escapes count
 	case n.Kind == yaml.ScalarNode && n.Tag == "!!str":
 		n.Style = 0
 	case len(n.Content) > 0:

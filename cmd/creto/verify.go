@@ -207,9 +207,9 @@ func (a *app) printVerified(results []verified, t *verify.Trust) error {
 	}
 	for i, r := range results {
 		if i > 0 {
-			fmt.Fprintln(a.out)
+			fmt.Fprintln(a.shown())
 		}
-		if _, err := a.out.Write(reportText(r, t)); err != nil {
+		if _, err := a.shown().Write(reportText(r, t)); err != nil {
 			return err
 		}
 	}

@@ -128,7 +128,7 @@ func idBytes(b []byte) (id nhi.ID) {
 
 // confirm shows the request and asks, unless it was told not to.
 func (a *app) confirm(p *cretov1.Approval, verb string, yes bool) error {
-	fmt.Fprint(a.err, approvalText(approvalOf(p)))
+	fmt.Fprint(a.err, visible(approvalText(approvalOf(p))))
 	if yes {
 		return nil
 	}

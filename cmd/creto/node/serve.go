@@ -105,7 +105,7 @@ func (s *Server) httpServer(h http.Handler) *http.Server {
 	return &http.Server{
 		// What strangers do to a port is no event of the operator's.
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
+		Handler:  h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: maxHeaderList,
 	}
 }
