@@ -199,4 +199,7 @@ type Kind struct {
 	Object registry.ObjectClass
 	// Check is the cheap check of the body at the edge before consensus; Decide repeats it. nil = none.
 	Check func(ev *nhi.Event) error
+	// Hold is the check at the edge that Decide does not repeat, because it is expensive or parses what Apply must not: what the
+	// event carries is held against the tenant's state of now and the key whose signature over the event holds. nil = none.
+	Hold func(v View, ev *nhi.Event, pk *nhi.PublicKey) error
 }

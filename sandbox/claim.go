@@ -36,7 +36,7 @@ func (s *Sandbox) decideClaim(v ledger.View, ev *ledger.Event, at ledger.Stamp) 
 	row := &claimRow{
 		V: rowVersion, State: Waiting, Agent: ev.Agent, Key: ev.Key, Link: ev.Link, Account: ev.Account,
 		Template: b.Template, Class: b.Class, Wall: b.Limits.Wall, Memory: b.Limits.Memory, Deadline: at.Time + b.TTL,
-		Policy: v.Epochs().Policy,
+		Policy: v.Epochs().Policy, Command: kind.CommandDigest(b.Command),
 	}
 	got := kind.Claimed{Claim: claim, Deadline: row.Deadline, Class: b.Class}
 	p := pick(v, b.Template, b.Class, at.Time)

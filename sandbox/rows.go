@@ -97,6 +97,8 @@ type claimRow struct {
 	Usage      uint64            `cbor:"21,keyasint"` // leaf index, 0 = none
 	Quantities []verify.Quantity `cbor:"22,keyasint"`
 	From       string            `cbor:"23,keyasint"`
+
+	Command nhi.Digest `cbor:"24,keyasint"` // kind.CommandDigest
 }
 
 type countRow struct {

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 
@@ -72,7 +73,7 @@ func (s *Sandbox) Kinds() []ledger.Kind {
 	return []ledger.Kind{
 		{Name: kind.Claim, Class: ledger.Ask, Handler: s, Cedar: true, Check: check(kind.DecodeClaimBody)},
 		{Name: kind.Node, Class: ledger.Ask, Handler: s, Nodes: true, Check: check(kind.DecodeNodeBody)},
-		{Name: kind.Report, Class: ledger.Fact, Handler: s, Nodes: true, Object: registry.ClassAttest, Cites: citesReport, Check: checkReport},
+		{Name: kind.Report, Class: ledger.Fact, Handler: s, Nodes: true, Object: registry.ClassAttest, Cites: citesReport, Check: checkReport, Hold: holdReport},
 		{Name: kind.Usage, Class: ledger.Fact, Handler: s, Nodes: true, Cites: citesUsage, Check: check(kind.DecodeUsageBody)},
 	}
 }
@@ -92,6 +93,28 @@ func checkReport(ev *nhi.Event) error {
 	}
 	_, err = kind.CheckReport(b)
 	return err
+}
+
+// holdReport verifies the statement under the key that has signed the report, and holds it against the claim: a ledger that took
+// statements of strangers, or about something else, would attest nothing. A report of no claim, or of another node's, is
+// refused on the record by Decide.
+func holdReport(v ledger.View, ev *nhi.Event, pk *nhi.PublicKey) error {
+	b, err := kind.DecodeReportBody(ev.Body)
+	if err != nil {
+		return err
+	}
+	run, err := kind.VerifyReport(context.Background(), pk, b)
+	if err != nil {
+		return err
+	}
+	c, ok := read[claimRow](v, TableClaim, indexKey(b.Claim))
+	if !ok || c.Node != ev.Agent {
+		return nil
+	}
+	return run.Meets(&kind.Given{
+		Ledger: v.LedgerID(), Tenant: ev.Tenant, Claim: b.Claim, Agent: c.Agent, Link: c.Link, Account: c.Account, Node: c.Node,
+		Template: c.Template, Command: c.Command, Class: c.Class, Memory: c.Memory,
+	})
 }
 
 func citesReport(v ledger.View, ev *ledger.Event) bool {

@@ -105,6 +105,11 @@ func (e *Edge) authenticate(v ledger.View, tenant nhi.ID, sub *Submission) (*ite
 				return nil, &InvalidError{i, err}
 			}
 		}
+		if kind.Hold != nil {
+			if err := kind.Hold(v, ev, pk); err != nil {
+				return nil, &InvalidError{i, err}
+			}
+		}
 		it.kinds[i] = kind
 	}
 	if it.encoded, err = env.Encode(); err != nil {

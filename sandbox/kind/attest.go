@@ -146,28 +146,51 @@ func (r *Run) Answers(claim *nhi.Event, index uint64, node nhi.ID) error {
 	if err != nil {
 		return err
 	}
+	return r.Meets(&Given{
+		Ledger: claim.LedgerID, Tenant: claim.Tenant, Claim: index, Agent: claim.Agent, Link: claim.Link, Account: claim.Account, Node: node,
+		Template: b.Template, Command: CommandDigest(b.Command), Class: b.Class, Memory: b.Limits.Memory,
+	})
+}
+
+// Given is what a node was given to run, and by whom.
+type Given struct {
+	Ledger   nhi.Digest
+	Tenant   nhi.ID
+	Claim    uint64 // leaf index
+	Agent    nhi.ID
+	Link     nhi.LinkID
+	Account  nhi.ID
+	Node     nhi.ID
+	Template string
+	Command  nhi.Digest // CommandDigest
+	Class    Class      // the least that will do
+	Memory   uint64     // bytes
+}
+
+// Meets holds a verified statement against what its node was given.
+func (r *Run) Meets(g *Given) error {
 	switch {
-	case r.Ledger != claim.LedgerID:
+	case r.Ledger != g.Ledger:
 		return mismatch("ledger")
-	case r.Tenant != claim.Tenant:
+	case r.Tenant != g.Tenant:
 		return mismatch("tenant")
-	case r.Claim != index:
+	case r.Claim != g.Claim:
 		return mismatch("claim")
-	case r.Agent != claim.Agent:
+	case r.Agent != g.Agent:
 		return mismatch("agent")
-	case r.Link != claim.Link:
+	case r.Link != g.Link:
 		return mismatch("link")
-	case r.Account != claim.Account:
+	case r.Account != g.Account:
 		return mismatch("account")
-	case r.Node != node:
+	case r.Node != g.Node:
 		return mismatch("node")
-	case r.Template != b.Template:
+	case r.Template != g.Template:
 		return mismatch("template")
-	case r.CommandDigest != CommandDigest(b.Command):
+	case r.CommandDigest != g.Command:
 		return mismatch("command")
-	case r.Isolation < b.Class:
+	case r.Isolation < g.Class:
 		return mismatch("isolation")
-	case r.MemoryLimit != b.Limits.Memory:
+	case r.MemoryLimit != g.Memory:
 		return mismatch("limits")
 	}
 	return nil

@@ -194,6 +194,8 @@ func (b *ReportBody) Check() error {
 		return invalid("statement", fmt.Sprintf("is empty or longer than %d bytes", MaxStatement))
 	case sha256.Sum256(b.Statement) != b.StatementDigest:
 		return invalid("statement_digest", "is not that of the statement")
+	case b.Sequence == 0:
+		return invalid("sequence", "is not one of the node's report numbers, which begin at 1")
 	case !b.Status.Valid():
 		return invalid("status", "is none of the statuses")
 	case b.Status == Finished && (b.ExitCode < 0 || b.ExitCode > 255):

@@ -210,7 +210,7 @@ func TestStatement(t *testing.T) {
 func TestStatementOfARunThatNeverStarted(t *testing.T) {
 	k := testKey(t, 1)
 	want := &Run{
-		Ledger: nhi.Digest{1}, Tenant: nhi.ID{2}, Claim: 0, Agent: nhi.ID{3}, Node: nhi.ID{6}, Template: "hello",
+		Ledger: nhi.Digest{1}, Tenant: nhi.ID{2}, Claim: 0, Agent: nhi.ID{3}, Node: nhi.ID{6}, Sequence: 1, Template: "hello",
 		Command: []string{"/hello"}, Isolation: Container, Backend: "runc", Status: Failed, Reason: "node was restarted", ExitCode: NoExitCode,
 	}
 	got, err := VerifyReport(t.Context(), k.Public(), signedReport(t, k, want))

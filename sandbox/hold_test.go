@@ -1,0 +1,76 @@
+package sandbox
+
+import (
+	"crypto/sha256"
+	"testing"
+
+	"github.com/creto-systems/creto/ledger"
+	"github.com/creto-systems/creto/ledger/ledgertest"
+	"github.com/creto-systems/creto/nhi"
+	"github.com/creto-systems/creto/nhi/registry"
+	"github.com/creto-systems/creto/sandbox/kind"
+)
+
+// stated is a report of a node whose statement somebody has signed.
+func (w *world) stated(by nhi.Signer, n *ledgertest.Identity, claim uint64, change func(*kind.Run)) ledgertest.Signed {
+	w.t.Helper()
+	i := w.info(claim)
+	w.seq++
+	r := &kind.Run{
+		Ledger: w.LedgerID, Tenant: w.Tenant, Claim: claim, Agent: i.Agent, Link: i.Link, Account: i.Account, PolicyEpoch: i.PolicyEpoch,
+		Node: n.ID, Sequence: w.seq, Template: i.Template, Rootfs: i.Rootfs, Command: []string{"/hello"}, Isolation: i.Class,
+		Backend: "test", BackendVersion: "1", Status: kind.Finished, MeasuredFrom: kind.FromWait4, WallLimit: i.Wall, MemoryLimit: i.Memory,
+	}
+	if change != nil {
+		change(r)
+	}
+	env, err := kind.SignStatement(w.t.Context(), by, r)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ev := w.Event(n, kind.Report, &kind.ReportBody{
+		Claim: r.Claim, Statement: env, StatementDigest: sha256.Sum256(env), Rootfs: r.Rootfs, ExitCode: r.ExitCode, Output: r.Output,
+		PolicyEpoch: r.PolicyEpoch, Sequence: max(1, r.Sequence), Status: r.Status, Reason: r.Reason,
+	})
+	ev.Event.Account = i.Account
+	return ev
+}
+
+// The edge takes only statements that the reporting node itself has signed, about this very claim.
+func TestReportIsHeldAgainstItsClaim(t *testing.T) {
+	w := newWorld(t)
+	n := w.ready("n1", 1)
+	c := w.claimed(nil)
+	stranger := ledgertest.NewIdentity(t, "stranger", registry.Agent)
+	hold := func(s ledgertest.Signed) (err error) {
+		w.WithView(w.Tenant, func(v ledger.View) { err = holdReport(v, s.Event, s.By.Key.Public()) })
+		return err
+	}
+	if err := hold(w.stated(n.Key, n, c.Claim, nil)); err != nil {
+		t.Errorf("a true statement: %v", err)
+	}
+	if err := hold(w.stated(stranger.Key, n, c.Claim, nil)); err == nil {
+		t.Error("a statement that a stranger has signed is taken")
+	}
+	for name, change := range map[string]func(*kind.Run){
+		"ledger":        func(r *kind.Run) { r.Ledger[0] ^= 1 },
+		"tenant":        func(r *kind.Run) { r.Tenant[0] ^= 1 },
+		"agent":         func(r *kind.Run) { r.Agent[0] ^= 1 },
+		"link":          func(r *kind.Run) { r.Link[0] ^= 1 },
+		"account":       func(r *kind.Run) { r.Account[0] ^= 1 },
+		"node":          func(r *kind.Run) { r.Node[0] ^= 1 },
+		"command":       func(r *kind.Run) { r.Command = []string{"/bin/rm", "-rf"} },
+		"template":      func(r *kind.Run) { r.Template = "evil" },
+		"memory":        func(r *kind.Run) { r.MemoryLimit++ },
+		"sequence zero": func(r *kind.Run) { r.Sequence = 0 },
+	} {
+		if err := hold(w.stated(n.Key, n, c.Claim, change)); err == nil {
+			t.Errorf("a statement with another %s is taken", name)
+		}
+	}
+	// About claims that are not the node's, Decide has the word: it refuses on the record.
+	other := w.ready("n2", 1)
+	if err := hold(w.stated(other.Key, other, c.Claim, nil)); err != nil {
+		t.Errorf("a report of another node's claim: got %v at the edge, want it left to Apply", err)
+	}
+}
