@@ -29,6 +29,8 @@ type demoReport struct {
 
 	mu   sync.Mutex
 	what string // guarded by mu
+
+	left []string // names of steps that were left out
 }
 
 func newDemoReport(out, talk io.Writer) *demoReport {
@@ -56,6 +58,7 @@ func (r *demoReport) step(ctx context.Context, s demoStep) error {
 	mark := "ok  "
 	if strings.HasPrefix(first, leftOut) {
 		mark = "--  "
+		r.left = append(r.left, s.name)
 	}
 	fmt.Fprintf(r.out, "  %s %6.2f s  %s\n", mark, time.Since(begun).Seconds(), first)
 	if more {
@@ -95,9 +98,13 @@ func (r *demoReport) failed(hint string) {
 	}
 }
 
-// close says that everything held, and what to try next.
+// close says that everything held, or everything but what was left out, and what to try next.
 func (r *demoReport) close(took time.Duration, next []string) {
-	fmt.Fprintf(r.out, "\nAll of it held, in %.0f s. Try next:\n\n", took.Seconds())
+	but := ""
+	if len(r.left) > 0 {
+		but = " but what was left out (" + strings.Join(r.left, ", ") + ")"
+	}
+	fmt.Fprintf(r.out, "\nAll of it%s held, in %.0f s. Try next:\n\n", but, took.Seconds())
 	for _, command := range next {
 		fmt.Fprintf(r.out, "  %s\n", command)
 	}

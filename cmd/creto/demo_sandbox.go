@@ -14,8 +14,6 @@ import (
 
 	"github.com/creto-systems/creto/cmd/creto/node"
 	"github.com/creto-systems/creto/ledger"
-	"github.com/creto-systems/creto/nhi"
-	"github.com/creto-systems/creto/nhi/keyfile"
 	"github.com/creto-systems/creto/nhi/registry"
 	cretov1 "github.com/creto-systems/creto/proto/creto/v1"
 	sandbox "github.com/creto-systems/creto/sandbox/kind"
@@ -73,7 +71,7 @@ func (d *demo) runSandbox(ctx context.Context) (string, error) {
 	if s.GetState() != "finished" || s.GetExitCode() != 0 {
 		return "", fmt.Errorf("the run is %s with exit code %d, want finished with 0", s.GetState(), s.GetExitCode())
 	}
-	run, err := d.checkStatement(ctx, s, r.Index)
+	run, _, err := checkRun(ctx, d.client, d.people.tenant[:], s)
 	if err != nil {
 		return "", err
 	}
@@ -83,7 +81,7 @@ func (d *demo) runSandbox(ctx context.Context) (string, error) {
 		used[q.GetMeter()] = q.GetN()
 	}
 	return fmt.Sprintf("a command ran under %s %s, class %s, for the coder: exit code 0, output %x…\n"+
-		"its node's statement verifies: claim, agent, chain, file system %x…, command, output\n"+
+		"its node's statement verifies under the key that the ledger has for it: claim, agent, chain, file system %x…, command, output\n"+
 		"metered from %s: %s of CPU, %s at the clock, %d KiB at the peak",
 		run.Backend, run.BackendVersion, run.Isolation, run.Output[:4], run.Rootfs[:4], s.GetMeasuredFrom(),
 		time.Duration(used[sandbox.MeterCPU]).Round(time.Millisecond), time.Duration(used[sandbox.MeterWall]).Round(time.Millisecond), //nolint:gosec // bounded by the limits
@@ -187,29 +185,4 @@ func (d *demo) awaitSandbox(ctx context.Context, claim uint64) (s *cretov1.Sandb
 		return false, nil
 	})
 	return s, err
-}
-
-// checkStatement verifies the node's statement under the node's key and holds it against the signed claim.
-func (d *demo) checkStatement(ctx context.Context, s *cretov1.Sandbox, claimLog uint64) (*sandbox.Run, error) {
-	k, _, err := keyfile.Read(filepath.Join(d.dir, "sandbox-node", "keys", "node.key"), nil)
-	if err != nil {
-		return nil, err
-	}
-	key, err := k.Private()
-	if err != nil {
-		return nil, err
-	}
-	run, err := sandbox.OpenStatement(ctx, key.Public(), s.GetStatement())
-	if err != nil {
-		return nil, err
-	}
-	r, err := cretov1.NewEventServiceClient(d.client).GetEvent(ctx, &cretov1.GetEventRequest{Tenant: d.people.tenant[:], Index: claimLog})
-	if err != nil {
-		return nil, err
-	}
-	claim, err := nhi.DecodeEvent(r.GetEvent().GetPayload())
-	if err != nil {
-		return nil, err
-	}
-	return run, run.Answers(claim, claimLog, k.ID)
 }

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestThousands(t *testing.T) {
@@ -35,6 +36,10 @@ func TestDemoReport(t *testing.T) {
 		}
 		if err := r.step(t.Context(), broken); err == nil || err.Error() != "it broke" {
 			t.Errorf("broken step: got %v, want its error", err)
+		}
+		r.close(time.Second, nil)
+		if !strings.Contains(out.String(), "All of it but what was left out (skip) held") {
+			t.Errorf("got %q, which claims what was left out", out.String())
 		}
 		lines := strings.Split(strings.TrimRight(out.String(), "\n"), "\n")
 		for i, want := range []string{"", "Part", "  ok ", "      ", "  -- ", "  FAIL"} {

@@ -170,6 +170,8 @@ func (a *app) awaitSandbox(ctx context.Context, cl *creto.Client, tenant []byte,
 func (a *app) sandboxShowCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "show CLAIM", Short: "Show a run and its attested report",
+		Long: `Show a run and its attested report. The node's statement is verified under the key that the ledger has for the node, and held against
+the signed claim.`,
 		Example: "  creto sandbox show 120\n  creto sandbox show 120 -o json | jq -r .statement > statement.json",
 		Args:    exactly("CLAIM"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -184,7 +186,15 @@ func (a *app) sandboxShowCmd() *cobra.Command {
 				}
 				v := sandboxOf(r.GetSandbox())
 				v.Read = readOf(r.GetRead())
-				return a.object(v)
+				if err := a.object(v); err != nil || len(r.GetSandbox().GetStatement()) == 0 {
+					return err
+				}
+				_, key, err := checkRun(ctx, cl, tenant, r.GetSandbox())
+				if err != nil {
+					return err
+				}
+				a.say("the node's statement holds: signed with key %s…, about this claim's agent, chain, template and command", key.String()[:16])
+				return nil
 			})
 		},
 	}

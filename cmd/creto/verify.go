@@ -184,6 +184,7 @@ func (a *app) verifyFile(name string, t *verify.Trust, o verify.Options) (*verif
 	}
 	p := a.progress("verifying "+filepath.Base(name), "MB")
 	defer p.done()
+	o.Content = checkContent
 	return verify.VerifyAny(bufio.NewReaderSize(&countingReader{r: in, total: size, p: p}, 1<<16), t, o)
 }
 

@@ -42,7 +42,7 @@ func (r *run) eventProof(file []byte) error {
 		return err
 	}
 	r.describe(p)
-	for _, step := range []func(*parsedEvent) error{r.checkPayload, r.checkSignature, r.checkChain, r.checkTenantTree} {
+	for _, step := range []func(*parsedEvent) error{r.checkPayload, r.checkSignature, r.checkContent, r.checkChain, r.checkTenantTree} {
 		if err := step(p); err != nil {
 			return err
 		}
@@ -258,6 +258,29 @@ func (r *run) checkSignature(p *parsedEvent) error {
 		return bad(err)
 	}
 	r.ok(StepSignature, "number %d of a batch of %d, signed by key %s… (%s)", b.K, b.N, id.String()[:16], pk.Suite())
+	return nil
+}
+
+// checkContent lets the caller look into the event.
+func (r *run) checkContent(p *parsedEvent) error {
+	if r.opt.Content == nil || p.Payload == nil || p.Evidence == nil {
+		return nil
+	}
+	pk, err := nhi.ParsePublicKey(nhi.Suite(p.Key.Suite), p.Key.Public)
+	if err != nil {
+		return r.fail(StepContent, ClassTampering, ExitSignature, err)
+	}
+	e, err := nhi.DecodeEvent(p.Payload)
+	if err != nil {
+		return r.fail(StepContent, ClassTampering, ExitSignature, err)
+	}
+	checked, err := r.opt.Content(e, pk)
+	if err != nil {
+		return r.fail(StepContent, ClassTampering, ExitSignature, err)
+	}
+	if checked != "" {
+		r.ok(StepContent, "%s", checked)
+	}
 	return nil
 }
 

@@ -3,6 +3,7 @@ package verify_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -241,4 +242,37 @@ func TestEventProofDamagedIsSaid(t *testing.T) {
 	file[len(file)-1] ^= 1 // the checksum itself
 	r, err = verify.VerifyEventProof(file, f.trust, verify.Options{})
 	wantFailure(t, r, err, verify.StepIntegrity, verify.ClassDamaged, verify.ExitMalformed)
+}
+
+// The caller may look into an event whose signature holds, and what it finds decides.
+func TestEventProofContent(t *testing.T) {
+	f := newFixture(t, 3)
+	file := encode(t, f.proof(t, f.one, 0))
+	step := func(r *verify.Report) (detail string) {
+		for _, s := range r.Steps {
+			if s.Name == verify.StepContent {
+				detail = s.Detail
+			}
+		}
+		return detail
+	}
+	seen := ""
+	look := func(answer string, err error) verify.Options {
+		return verify.Options{Content: func(e *nhi.Event, key *nhi.PublicKey) (string, error) {
+			seen = e.Kind + " " + key.ID().String()
+			return answer, err
+		}}
+	}
+	r, err := verify.VerifyAny(bytes.NewReader(file), f.trust, look("it holds", nil))
+	if err != nil || step(r) != "it holds" || seen != "usage "+f.agent.Key.Public().ID().String() {
+		t.Errorf("got %v, step %q, looked at %q", err, step(r), seen)
+	}
+	if r, err = verify.VerifyAny(bytes.NewReader(file), f.trust, look("", nil)); err != nil || step(r) != "" {
+		t.Errorf("nothing to look at: got %v, step %q", err, step(r))
+	}
+	var failure *verify.Failure
+	_, err = verify.VerifyAny(bytes.NewReader(file), f.trust, look("", errors.New("it lies")))
+	if !errors.As(err, &failure) || failure.Step != verify.StepContent || failure.Class != verify.ClassTampering || failure.ExitCode != verify.ExitSignature {
+		t.Errorf("it lies: got %v, want tampering at step content", err)
+	}
 }

@@ -155,6 +155,9 @@ type Options struct {
 	Expect Expect
 	Leaf   []byte                                             // the entry that a bare tlog-proof is about
 	Visit  func(leaf *Leaf, raw []byte, payload []byte) error // see VerifyCompleteness
+	// Content looks into the event of an event proof, whose signature by the key holds, for what this package does not know:
+	// statements of others that it carries. It returns what it has checked, in a sentence, or "" for an event without such.
+	Content func(e *nhi.Event, key *nhi.PublicKey) (checked string, err error)
 }
 
 // Expect names what the caller asked for; a proof of something else is a failure of class ClassMismatch.

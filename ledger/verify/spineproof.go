@@ -16,6 +16,7 @@ const (
 	StepAsked        = "asked"        // it is about what the caller asked for
 	StepPayload      = "payload"      // the event is the one whose digest stands in the leaf
 	StepSignature    = "signature"    // the event's signature holds and is the one whose digest stands in the leaf
+	StepContent      = "content"      // what the event carries holds by itself
 	StepIdentity     = "identity"     // the event's fields are the leaf's
 	StepChain        = "chain"        // the links lead from the agent to a root
 	StepTenantTree   = "tenant tree"  // leaf → root of the tenant's log
