@@ -67,6 +67,7 @@ type joinRow struct {
 	Redeemer nhi.ID        `cbor:"4,keyasint"` // node that served the join; zero = not redeemed
 	Node     nhi.ID        `cbor:"5,keyasint"` // node that joins
 	Used     bool          `cbor:"6,keyasint"` // the node is registered
+	Request  nhi.Digest    `cbor:"7,keyasint,omitzero"`
 }
 
 type tokenRow struct {
@@ -334,7 +335,7 @@ func (h *adminHandler) redeem(v View, ev *Event, b *JoinRedeemBody, at Stamp) De
 	case at.Time >= row.Expires:
 		return refusal(verify.OutcomeExpired)
 	}
-	row.Redeemer, row.Node = ev.Signer.ID, b.Node
+	row.Redeemer, row.Node, row.Request = ev.Signer.ID, b.Node, b.Request
 	return Decision{Writes: []Write{{Table: tableJoin, Key: b.Token[:], Value: canon.MustMarshal(row)}}}
 }
 

@@ -70,8 +70,9 @@ type JoinTokenBody struct {
 
 // JoinRedeemBody uses a join token up. Signed by the voter that served the join.
 type JoinRedeemBody struct {
-	Token nhi.Digest `cbor:"1,keyasint"`
-	Node  nhi.ID     `cbor:"2,keyasint"` // that joins
+	Token   nhi.Digest `cbor:"1,keyasint"`
+	Node    nhi.ID     `cbor:"2,keyasint"`          // that joins
+	Request nhi.Digest `cbor:"3,keyasint,omitzero"` // SHA-256 of what it has asked with: who asks so again is answered again
 }
 
 // ReadTokenBody lets whoever knows a token read the tenant's log. Signed by the tenant's authority.

@@ -220,7 +220,7 @@ func (a *app) clusterJoinCmd() *cobra.Command {
 		Long: `Redeem a join token at the node that has the cluster's certificate authority (--addr), and write the directory of a new node.
 
 The token is read from --join-token-file ("-" is stdin). --ca says whom to believe: take the trust bundle there yourself.
-A token whose answer is lost is used up; begin anew with another token and directory.`,
+If the answer is lost, run the same command again: it asks with the same keys, which --dir keeps until the node is complete.`,
 		Example: `  creto cluster join --addr 10.0.0.1:7401 --ca ca.pem --join-token-file token --dir /var/lib/creto \
       --listen-peer 10.0.0.4:7400 --listen-grpc 10.0.0.4:7401
   creto cluster join --role sandbox --addr 10.0.0.1:7401 --ca ca.pem --join-token-file token --dir /var/lib/creto-sandbox`,
@@ -250,6 +250,11 @@ A token whose answer is lost is used up; begin anew with another token and direc
 			r, err := node.JoinCluster(ctx, node.JoinConfig{
 				Addr: s.addrs[0], Token: strings.TrimSpace(string(token)), Bundle: bundle, Role: o.role, Dir: o.dir, Node: o.cfg,
 			})
+			if _, ok := errors.AsType[*node.PendingJoinError](err); ok {
+				f := explain(err)
+				f.hints = append(f.hints, "run the same command again while the token lives: the node's keys are kept in "+o.dir)
+				return f
+			}
 			if err != nil {
 				return err
 			}

@@ -274,11 +274,11 @@ func (c *cluster) joinToken(admin *grpc.ClientConn, role registry.Role) string {
 }
 
 // join joins with a token of its own, which it leaves in j. Where the leadership moves underway, and whether the token is used
-// up nobody knows, it takes another one, as an operator would.
+// up nobody knows, it asks again, as an operator would.
 func (c *cluster) join(admin *grpc.ClientConn, j *JoinConfig) *JoinResult {
 	c.t.Helper()
+	j.Token = c.joinToken(admin, joinRoles[first(j.Role, "voter")])
 	for {
-		j.Token = c.joinToken(admin, joinRoles[first(j.Role, "voter")])
 		joined, err := JoinCluster(c.t.Context(), *j)
 		if err == nil {
 			return joined
@@ -286,7 +286,6 @@ func (c *cluster) join(admin *grpc.ClientConn, j *JoinConfig) *JoinResult {
 		if status.Code(err) != codes.Unavailable {
 			c.t.Fatalf("join: %v", err)
 		}
-		j.Dir = filepath.Join(c.t.TempDir(), "again")
 	}
 }
 

@@ -237,7 +237,7 @@ func (c *InitConfig) writeNode(dir string, i int, r *InitResult, ca *spiffe.CA, 
 
 // writeNodeDir makes the directory of a voter. The configuration comes last: with it, the directory is complete.
 func writeNodeDir(dir string, cfg *Config, start string, k *nodeKeys, genesis, logSeed, kek []byte, svid *spiffe.SVID, bundle *spiffe.Bundle) error {
-	if err := emptyDir(dir); err != nil {
+	if err := emptyDir(dir, pendingFile); err != nil {
 		return err
 	}
 	for _, d := range []string{keysDir, svidDir, localDir} {

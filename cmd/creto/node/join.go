@@ -17,7 +17,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
 
 	"github.com/creto-systems/creto/ledger"
 	"github.com/creto-systems/creto/ledger/edge"
@@ -55,7 +57,7 @@ func errJoin() error {
 }
 
 // Join admits a node that knows a token. The token is used up on the log, and the node registered there, before it gets
-// anything.
+// anything. As long as the token would live, the same request is answered again: an answer can be lost.
 func (c *clusterService) Join(ctx context.Context, req *cretov1.JoinRequest) (*cretov1.JoinResponse, error) {
 	s := c.s
 	if s.ca == nil {
@@ -64,28 +66,20 @@ func (c *clusterService) Join(ctx context.Context, req *cretov1.JoinRequest) (*c
 	token := nhi.Digest(sha256.Sum256([]byte(req.GetToken())))
 	role, id := joinRoles[req.GetRole()], nhi.ID(req.GetNodeId())
 	// Whoever has no token learns so before any work is done and anything is written.
-	if err := s.barrier(ctx); err != nil {
-		return nil, err
-	}
-	snap, err := s.ledger.Read()
+	known, err := s.joinToken(ctx, token, role)
 	if err != nil {
 		return nil, err
-	}
-	known, err := snap.JoinToken(token)
-	if cerr := snap.Close(); cerr != nil {
-		return nil, cerr
-	}
-	switch {
-	case errors.Is(err, ledger.ErrNotFound):
-		return nil, errJoin()
-	case err != nil:
-		return nil, err
-	case !known.Redeemer.IsZero() || known.Role != role || s.now() >= known.Expires:
-		return nil, errJoin()
 	}
 	key, err := spiffe.ParseCSR(req.GetCsr())
 	if err != nil {
 		return nil, &Error{Kind: KindInvalid, Message: "certificate request is malformed", Cause: err}
+	}
+	asked, err := requestDigest(key, id, req.GetPublicKey(), req.GetCosignEd25519(), req.GetCosignMldsa44())
+	if err != nil {
+		return nil, err
+	}
+	if !s.admits(known, id, asked) {
+		return nil, errJoin()
 	}
 	order := spiffe.Order{PublicKey: key, Principal: systemPrincipal(s.identity.genesis.TrustDomain, svidRoles[role], id)}
 	order.DNSNames, order.IPs = hostsOf(req.GetRaftAddr(), req.GetGrpcAddr())
@@ -105,10 +99,18 @@ func (c *clusterService) Join(ctx context.Context, req *cretov1.JoinRequest) (*c
 	if err := registry.CheckPossession(add.Suite, add.Public, s.identity.ledger, nhi.ID{}, id, registry.Node, add.Possession); err != nil {
 		return nil, &Error{Kind: KindInvalid, Message: "the node's key is malformed, or its possession is not proved", Cause: err}
 	}
-	if err := s.act(ctx, ledger.KindJoinTokenRedeem, &ledger.JoinRedeemBody{Token: token, Node: id}); err != nil {
-		return nil, err
+	err = s.enrol(ctx, known, asked, add)
+	if e, ok := errors.AsType[*Error](err); ok && e.Kind == KindConflict {
+		// The same request, whose caller has gone, may still be under way.
+		if known, err = s.joinToken(ctx, token, role); err != nil {
+			return nil, err
+		}
+		if known.Redeemer.IsZero() || !s.admits(known, id, asked) {
+			return nil, e
+		}
+		err = s.enrol(ctx, known, asked, add)
 	}
-	if err := s.act(ctx, ledger.KindNodeAdd, add); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	resp := &cretov1.JoinResponse{
@@ -127,6 +129,52 @@ func (c *clusterService) Join(ctx context.Context, req *cretov1.JoinRequest) (*c
 		}
 	}
 	return resp, nil
+}
+
+// joinToken finds a token that lives and is for this role.
+func (s *Server) joinToken(ctx context.Context, token nhi.Digest, role registry.Role) (known ledger.JoinToken, err error) {
+	if err := s.barrier(ctx); err != nil {
+		return known, err
+	}
+	snap, err := s.ledger.Read()
+	if err != nil {
+		return known, err
+	}
+	known, err = snap.JoinToken(token)
+	if cerr := snap.Close(); cerr != nil {
+		return known, cerr
+	}
+	if errors.Is(err, ledger.ErrNotFound) || err == nil && (known.Role != role || s.now() >= known.Expires) {
+		return known, errJoin()
+	}
+	return known, err
+}
+
+// admits says whether a token may be used by this request: it is fresh, or this very request has used it up. Only the node that
+// has redeemed a token can register with it.
+func (s *Server) admits(known ledger.JoinToken, id nhi.ID, asked nhi.Digest) bool {
+	switch {
+	case known.Redeemer.IsZero():
+		return true
+	case known.Request != asked:
+		return false
+	case known.Used:
+		return s.isMember(id, known.Role)
+	}
+	return known.Redeemer == s.identity.id
+}
+
+// enrol commits what is not yet on the log of a join: that the token is used up, and the node.
+func (s *Server) enrol(ctx context.Context, known ledger.JoinToken, asked nhi.Digest, add *ledger.NodeAddBody) error {
+	if known.Redeemer.IsZero() {
+		if err := s.act(ctx, ledger.KindJoinTokenRedeem, &ledger.JoinRedeemBody{Token: add.Token, Node: add.ID, Request: asked}); err != nil {
+			return err
+		}
+	}
+	if known.Used {
+		return nil
+	}
+	return s.act(ctx, ledger.KindNodeAdd, add)
 }
 
 // peerAddresses are the nodes that a joining one can reach.
@@ -213,7 +261,8 @@ type JoinResult struct {
 // takes part once an admin has added it (ChangeMember) as non-voter and promoted it. The directory of a sandbox node has
 // genesis.cbor, keys/node.key, svid and local/addresses.json (node id → gRPC address).
 //
-// A token whose answer is lost is used up: the node begins anew, with a new token and directory.
+// A join whose answer is lost returns a *PendingJoinError. Its keys stay in the directory: to join again, with the same token
+// and directory, is to ask the same again, and what has been written is written anew.
 func JoinCluster(ctx context.Context, c JoinConfig) (*JoinResult, error) {
 	if c.Random == nil {
 		c.Random = rand.Reader
@@ -243,7 +292,8 @@ func (c *JoinConfig) join(ctx context.Context) (*JoinResult, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := emptyDir(c.Dir); err != nil {
+	k, err := joinKeys(c.Random, c.Dir, sha256.Sum256([]byte(c.Token)))
+	if err != nil {
 		return nil, err
 	}
 	source, err := spiffe.NewSource(time.Now, nil, bundle)
@@ -265,15 +315,30 @@ func (c *JoinConfig) join(ctx context.Context) (*JoinResult, error) {
 	if err != nil {
 		return nil, err
 	}
-	k, err := newNodeKeys(c.Random)
+	req, err := c.request(role, k, t.LedgerID)
 	if err != nil {
 		return nil, err
 	}
-	pop, err := registry.NewPossession(k.key, t.LedgerID, nhi.ID{}, k.id, registry.Node)
+	resp, err := cretov1.NewClusterServiceClient(cc).Join(ctx, req)
+	switch status.Code(err) {
+	case codes.OK:
+	case codes.PermissionDenied, codes.InvalidArgument, codes.Unauthenticated, codes.Unimplemented:
+		return nil, err
+	default:
+		return nil, &PendingJoinError{Dir: c.Dir, Err: err}
+	}
+	if err := c.take(role, k, resp, t.LedgerID, source, bundle); err != nil {
+		return nil, &PendingJoinError{Dir: c.Dir, Err: err}
+	}
+	return &JoinResult{NodeID: k.id, LedgerID: t.LedgerID, Role: c.Role, Dir: c.Dir}, nil
+}
+
+func (c *JoinConfig) request(role registry.Role, k *pendingKeys, id nhi.Digest) (*cretov1.JoinRequest, error) {
+	pop, err := registry.NewPossession(k.key, id, nhi.ID{}, k.id, registry.Node)
 	if err != nil {
 		return nil, err
 	}
-	tlsKey, csr, err := tlsRequest(c.Random)
+	csr, err := k.csr(c.Random)
 	if err != nil {
 		return nil, err
 	}
@@ -284,25 +349,29 @@ func (c *JoinConfig) join(ctx context.Context) (*JoinResult, error) {
 	if role == registry.RoleVoter {
 		req.CosignEd25519, req.CosignMldsa44 = k.edPublic(), k.pq.Public()
 	}
-	resp, err := cretov1.NewClusterServiceClient(cc).Join(ctx, req)
-	if err != nil {
-		return nil, err
+	return req, nil
+}
+
+// take writes what an answer brings, and then gives up the means to ask again.
+func (c *JoinConfig) take(role registry.Role, k *pendingKeys, resp *cretov1.JoinResponse, id nhi.Digest, source *spiffe.Source, bundle *spiffe.Bundle) error {
+	if ledger.LedgerID(resp.GetGenesis()) != id {
+		return errors.New("the answer's genesis is not that of the ledger the node was to join")
 	}
-	if ledger.LedgerID(resp.GetGenesis()) != t.LedgerID {
-		return nil, errors.New("the answer's genesis is not that of the ledger the node was to join")
-	}
-	svid, roots, err := answeredSVID(bundle.TrustDomain(), tlsKey, resp.GetSvidChain(), resp.GetBundle())
+	svid, roots, err := answeredSVID(bundle.TrustDomain(), k.tls, resp.GetSvidChain(), resp.GetBundle())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	// New roots come only with an SVID that those given vouch for.
 	if err := source.Set(svid, bundle); err != nil {
-		return nil, err
+		return err
 	}
-	if err := c.write(role, k, resp, svid, roots); err != nil {
-		return nil, err
+	if err := c.write(role, k.nodeKeys, resp, svid, roots); err != nil {
+		return err
 	}
-	return &JoinResult{NodeID: k.id, LedgerID: t.LedgerID, Role: c.Role, Dir: c.Dir}, nil
+	if err := os.Remove(filepath.Join(c.Dir, pendingFile)); err != nil {
+		return fmt.Errorf("give up keys of the join: %w", err)
+	}
+	return nil
 }
 
 func (c *JoinConfig) write(role registry.Role, k *nodeKeys, resp *cretov1.JoinResponse, svid *spiffe.SVID, bundle *spiffe.Bundle) error {

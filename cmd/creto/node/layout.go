@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/creto-systems/creto/ledger"
 	"github.com/creto-systems/creto/ledger/publish"
@@ -162,8 +163,8 @@ func replaceFile(path string, data []byte, mode os.FileMode) error {
 	return nil
 }
 
-// emptyDir makes a directory and refuses one that has something in it.
-func emptyDir(path string) error {
+// emptyDir makes a directory and refuses one that has something in it, but for these names.
+func emptyDir(path string, but ...string) error {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return fmt.Errorf("create directory: %w", err)
 	}
@@ -171,8 +172,10 @@ func emptyDir(path string) error {
 	if err != nil {
 		return fmt.Errorf("read directory: %w", err)
 	}
-	if len(entries) > 0 {
-		return fmt.Errorf("directory %s is not empty: %w", path, fs.ErrExist)
+	for _, e := range entries {
+		if !slices.Contains(but, e.Name()) {
+			return fmt.Errorf("directory %s is not empty: %w", path, fs.ErrExist)
+		}
 	}
 	return nil
 }
