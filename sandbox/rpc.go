@@ -203,7 +203,7 @@ func (c *connection) allocate(ctx context.Context) error {
 			out = append(out, &cretov1.Allocation{
 				Claim: i.Claim, Tenant: t.ID[:], Agent: i.Agent[:], LinkId: linkBytes(i.Link), Account: i.Account[:], Template: i.Template,
 				Command: command, Isolation: i.Class.String(), PolicyEpoch: i.PolicyEpoch, DeadlineNs: i.Deadline, MemoryBytes: i.Memory,
-				WallNs: max(1, i.Budget()),
+				WallNs: max(1, i.Budget()), RootfsDigest: i.Rootfs[:],
 			})
 		}
 		c.sent = running

@@ -221,6 +221,41 @@ func TestACrashDuringARunIsAFailure(t *testing.T) {
 	}
 }
 
+// The node was given a claim, died before it had begun it, and comes back with another root file system under the same name.
+func TestAClaimOfAnotherRootFileSystemIsNotRun(t *testing.T) {
+	w := newWorld(t)
+	w.with(func() {
+		body := &kind.NodeBody{
+			Node: w.node.ID, Classes: []kind.Class{kind.Process}, Templates: []kind.Template{{Name: "hello", Rootfs: nhi.Digest{0xdd}}}, Capacity: 1,
+			TTL: int64(time.Hour),
+		}
+		w.f.Accepted(w.f.Submit(w.f.Event(w.node, kind.Node, body))...)
+	})
+	claim := w.claim(nil)
+	w.until("the claim is allocated", func(v ledger.View) bool {
+		i, ok := sandbox.Get(v, claim)
+		return ok && i.State == sandbox.Allocated
+	})
+	b := &fake{class: kind.Process}
+	a := w.start(b, nil)
+	got := w.await(claim)
+	run, err := kind.OpenStatement(t.Context(), w.node.Key.Public(), got.GetStatement())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.GetState() != "failed" || run.Reason != reasonTemplate || len(got.GetUsage()) != 0 {
+		t.Errorf("got %s, %q, usage %v, want a failure because of the template", got.GetState(), run.Reason, got.GetUsage())
+	}
+	// What is claimed from now on runs in what is there now.
+	if s := w.await(w.claim(nil)); s.GetState() != "finished" {
+		t.Errorf("got %s", s.GetState())
+	}
+	a.end()
+	if n := b.count(); n != 1 {
+		t.Errorf("got %d runs, want that of the second claim", n)
+	}
+}
+
 func TestStoppingKillsRunsAndReportsThem(t *testing.T) {
 	w := newWorld(t)
 	started := make(chan struct{})

@@ -235,7 +235,7 @@ func jobOf(alloc *cretov1.Allocation, tenant nhi.ID) (*Job, error) {
 		name string
 		from []byte
 		to   []byte
-	}{{"agent", alloc.GetAgent(), j.Agent[:]}, {"account", alloc.GetAccount(), j.Account[:]}, {"link_id", alloc.GetLinkId(), j.Link[:]}} {
+	}{{"agent", alloc.GetAgent(), j.Agent[:]}, {"account", alloc.GetAccount(), j.Account[:]}, {"link_id", alloc.GetLinkId(), j.Link[:]}, {"rootfs_digest", alloc.GetRootfsDigest(), j.Rootfs[:]}} {
 		if len(f.from) != 0 && len(f.from) != len(f.to) {
 			return nil, fmt.Errorf("%s has %d bytes, want %d", f.name, len(f.from), len(f.to))
 		}

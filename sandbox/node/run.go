@@ -30,6 +30,7 @@ type Job struct {
 	PolicyEpoch uint64     `cbor:"8,keyasint"`
 	Memory      uint64     `cbor:"9,keyasint"`
 	Wall        int64      `cbor:"10,keyasint"` // ns
+	Rootfs      nhi.Digest `cbor:"11,keyasint"` // of the template when the claim was allocated
 }
 
 // check holds the job against the rules of the claim it comes from: what a server sends is checked like anything else.
@@ -49,6 +50,9 @@ func decodeJob(raw []byte) (*Job, error) {
 	}
 	return j, j.check()
 }
+
+// reasonTemplate says that what was allocated is not there any more.
+const reasonTemplate = "template changed since the claim was allocated"
 
 // outcome is what came of a job.
 type outcome struct {
@@ -129,6 +133,10 @@ func (a *Agent) execute(ctx context.Context, j *Job, slot int) *outcome {
 		return o
 	case !ok:
 		o.reason = "node has no template of this name"
+		return o
+	case t.digest != j.Rootfs:
+		// It was allocated to an earlier life of this node. A run in anything else would not be what was asked for.
+		o.reason = reasonTemplate
 		return o
 	}
 	log := a.log.With("claim", j.Claim, "backend", o.backend.Name())

@@ -329,18 +329,22 @@ func (*ServerMessage_Ack) isServerMessage_Message() {}
 type Allocation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Leaf index of the claim.
-	Claim         uint64   `protobuf:"varint,1,opt,name=claim,proto3" json:"claim,omitempty"`
-	Tenant        []byte   `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	Agent         []byte   `protobuf:"bytes,3,opt,name=agent,proto3" json:"agent,omitempty"`
-	LinkId        []byte   `protobuf:"bytes,4,opt,name=link_id,json=linkId,proto3" json:"link_id,omitempty"`
-	Account       []byte   `protobuf:"bytes,5,opt,name=account,proto3" json:"account,omitempty"`
-	Template      string   `protobuf:"bytes,6,opt,name=template,proto3" json:"template,omitempty"`
-	Command       []string `protobuf:"bytes,7,rep,name=command,proto3" json:"command,omitempty"`
-	Isolation     string   `protobuf:"bytes,8,opt,name=isolation,proto3" json:"isolation,omitempty"`
-	PolicyEpoch   uint64   `protobuf:"varint,9,opt,name=policy_epoch,json=policyEpoch,proto3" json:"policy_epoch,omitempty"`
-	DeadlineNs    int64    `protobuf:"varint,10,opt,name=deadline_ns,json=deadlineNs,proto3" json:"deadline_ns,omitempty"`
-	MemoryBytes   uint64   `protobuf:"varint,11,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
-	WallNs        int64    `protobuf:"varint,12,opt,name=wall_ns,json=wallNs,proto3" json:"wall_ns,omitempty"`
+	Claim       uint64   `protobuf:"varint,1,opt,name=claim,proto3" json:"claim,omitempty"`
+	Tenant      []byte   `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Agent       []byte   `protobuf:"bytes,3,opt,name=agent,proto3" json:"agent,omitempty"`
+	LinkId      []byte   `protobuf:"bytes,4,opt,name=link_id,json=linkId,proto3" json:"link_id,omitempty"`
+	Account     []byte   `protobuf:"bytes,5,opt,name=account,proto3" json:"account,omitempty"`
+	Template    string   `protobuf:"bytes,6,opt,name=template,proto3" json:"template,omitempty"`
+	Command     []string `protobuf:"bytes,7,rep,name=command,proto3" json:"command,omitempty"`
+	Isolation   string   `protobuf:"bytes,8,opt,name=isolation,proto3" json:"isolation,omitempty"`
+	PolicyEpoch uint64   `protobuf:"varint,9,opt,name=policy_epoch,json=policyEpoch,proto3" json:"policy_epoch,omitempty"`
+	DeadlineNs  int64    `protobuf:"varint,10,opt,name=deadline_ns,json=deadlineNs,proto3" json:"deadline_ns,omitempty"`
+	MemoryBytes uint64   `protobuf:"varint,11,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	WallNs      int64    `protobuf:"varint,12,opt,name=wall_ns,json=wallNs,proto3" json:"wall_ns,omitempty"`
+	// SHA-256 of the sorted manifest of the template's root file system, as the
+	// node had registered it when the claim was allocated. A node whose template
+	// is another one by now does not run the claim.
+	RootfsDigest  []byte `protobuf:"bytes,13,opt,name=rootfs_digest,json=rootfsDigest,proto3" json:"rootfs_digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -459,6 +463,13 @@ func (x *Allocation) GetWallNs() int64 {
 	return 0
 }
 
+func (x *Allocation) GetRootfsDigest() []byte {
+	if x != nil {
+		return x.RootfsDigest
+	}
+	return nil
+}
+
 type ReportAck struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Sequence      uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
@@ -518,7 +529,7 @@ type Sandbox struct {
 	LinkId  []byte                 `protobuf:"bytes,3,opt,name=link_id,json=linkId,proto3" json:"link_id,omitempty"`
 	Account []byte                 `protobuf:"bytes,4,opt,name=account,proto3" json:"account,omitempty"`
 	Node    []byte                 `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`
-	// claimed, running, finished, failed, expired.
+	// claimed, running, finished, killed, failed, expired.
 	State        string   `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`
 	Template     string   `protobuf:"bytes,7,opt,name=template,proto3" json:"template,omitempty"`
 	Command      []string `protobuf:"bytes,8,rep,name=command,proto3" json:"command,omitempty"`
@@ -942,7 +953,7 @@ const file_creto_v1_sandbox_proto_rawDesc = "" +
 	"allocation\x18\x01 \x01(\v2\x14.creto.v1.AllocationH\x00R\n" +
 	"allocation\x12'\n" +
 	"\x03ack\x18\x02 \x01(\v2\x13.creto.v1.ReportAckH\x00R\x03ackB\t\n" +
-	"\amessage\"\xd7\x02\n" +
+	"\amessage\"\xfc\x02\n" +
 	"\n" +
 	"Allocation\x12\x14\n" +
 	"\x05claim\x18\x01 \x01(\x04R\x05claim\x12\x16\n" +
@@ -958,7 +969,8 @@ const file_creto_v1_sandbox_proto_rawDesc = "" +
 	" \x01(\x03R\n" +
 	"deadlineNs\x12!\n" +
 	"\fmemory_bytes\x18\v \x01(\x04R\vmemoryBytes\x12\x17\n" +
-	"\awall_ns\x18\f \x01(\x03R\x06wallNs\"=\n" +
+	"\awall_ns\x18\f \x01(\x03R\x06wallNs\x12#\n" +
+	"\rrootfs_digest\x18\r \x01(\fR\frootfsDigest\"=\n" +
 	"\tReportAck\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\"\xdd\x03\n" +
