@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/creto-systems/creto/nhi"
+	"github.com/creto-systems/creto/nhi/registry"
 	"github.com/creto-systems/creto/nhi/spiffe"
 	cretov1 "github.com/creto-systems/creto/proto/creto/v1"
 )
@@ -38,14 +39,22 @@ func (c *clusterService) Renew(ctx context.Context, req *cretov1.RenewRequest) (
 	if err != nil {
 		return nil, &Error{Kind: KindInvalid, Message: "certificate request is malformed", Cause: err}
 	}
+	// The connection was let in by what this node had applied; a member may have been removed since, and an SVID lasts.
+	if err := s.barrier(ctx); err != nil {
+		return nil, err
+	}
+	p := callerOf(ctx).principal
+	if !s.isMember(p.ID, registry.RoleVoter) && !s.isMember(p.ID, registry.RoleSandbox) {
+		return nil, refuse(KindDenied, "%s is not a member", p)
+	}
 	old := conn.State.PeerCertificates[0]
 	cert, err := s.ca.IssueSVID(spiffe.Order{
-		PublicKey: key, Principal: callerOf(ctx).principal, TTL: spiffe.MaxTTL, DNSNames: old.DNSNames, IPs: old.IPAddresses,
+		PublicKey: key, Principal: p, TTL: spiffe.MaxTTL, DNSNames: old.DNSNames, IPs: old.IPAddresses,
 	}, time.Now())
 	if err != nil {
 		return nil, &Error{Kind: KindInvalid, Message: "no certificate can be issued for this request", Cause: err}
 	}
-	s.log.InfoContext(ctx, "SVID issued", "for", callerOf(ctx).principal.String(), "serial", cert.SerialNumber.Text(16), "expires", cert.NotAfter)
+	s.log.InfoContext(ctx, "SVID issued", "for", p.String(), "serial", cert.SerialNumber.Text(16), "expires", cert.NotAfter)
 	return &cretov1.RenewResponse{SvidChain: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}), Bundle: s.source.Bundle().PEM()}, nil
 }
 
