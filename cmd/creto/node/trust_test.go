@@ -19,22 +19,28 @@ type audited struct {
 	trust *verify.Trust
 }
 
-// audit fetches the proof of the tenant's first leaf, and the trust file.
-func (c *cluster) audit(cc *grpc.ClientConn) audited {
+// audit fetches the proof of the tenant's first leaf, and a trust file that it holds against: just after a promotion, the last
+// checkpoint may still have the signatures of the quorum before only.
+func (c *cluster) audit(cc *grpc.ClientConn) (a audited) {
 	c.t.Helper()
-	p, err := cretov1.NewLedgerServiceClient(cc).GetProof(c.t.Context(), &cretov1.GetProofRequest{Tenant: c.Tenant[:], Wait: true})
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	r, err := cretov1.NewLedgerServiceClient(cc).GetTrust(c.t.Context(), &cretov1.GetTrustRequest{})
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	t, err := verify.ParseTrust([]byte(r.GetTrust()))
-	if err != nil {
-		c.t.Fatalf("parse the trust file: %v\n%s", err, r.GetTrust())
-	}
-	return audited{p.GetFile(), t}
+	eventually(c.t, "a proof that holds against the trust file of now", func() bool {
+		p, err := cretov1.NewLedgerServiceClient(cc).GetProof(c.t.Context(), &cretov1.GetProofRequest{Tenant: c.Tenant[:], Wait: true})
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		r, err := cretov1.NewLedgerServiceClient(cc).GetTrust(c.t.Context(), &cretov1.GetTrustRequest{})
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		t, err := verify.ParseTrust([]byte(r.GetTrust()))
+		if err != nil {
+			c.t.Fatalf("parse the trust file: %v\n%s", err, r.GetTrust())
+		}
+		a = audited{p.GetFile(), t}
+		_, err = verify.VerifyAny(bytes.NewReader(a.proof), a.trust, verify.Options{})
+		return err == nil
+	})
+	return a
 }
 
 // export fetches the completeness file of the system log.
