@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/creto-systems/creto/ledger"
+	"github.com/creto-systems/creto/ledger/verify"
 	"github.com/creto-systems/creto/nhi"
 	"github.com/creto-systems/creto/nhi/canon"
 	"github.com/creto-systems/creto/sandbox/kind"
@@ -19,6 +20,7 @@ type change struct {
 	s      *Sandbox
 	v      ledger.View
 	at     int64
+	stamp  ledger.Stamp
 	d      ledger.Decision
 	counts []count  // in the order of first use
 	taken  []taken  // waiting claims that this decision has taken out of the queue
@@ -39,7 +41,7 @@ type taken struct {
 }
 
 func (s *Sandbox) change(v ledger.View, at ledger.Stamp) *change {
-	return &change{s: s, v: v, at: at.Time}
+	return &change{s: s, v: v, at: at.Time, stamp: at}
 }
 
 func (c *change) set(t ledger.Table, key []byte, row any) {
@@ -119,6 +121,11 @@ func (c *change) fill() {
 		c.waiting().less()
 		if c.s.authority(c.v, row, c.at) != nil {
 			c.end(t.claim, row, kind.ReasonAuthority)
+			continue
+		}
+		// What waits has been given nothing: the others may have used up meanwhile what it asks for.
+		if c.s.admit(c.v, c.stamp, t.claim, row).Outcome == verify.OutcomeQuotaExhausted {
+			c.end(t.claim, row, kind.ReasonQuota)
 			continue
 		}
 		class, _ := n.class(row.Class)

@@ -15,7 +15,7 @@ import (
 func (s *Sandbox) decideClaim(v ledger.View, ev *ledger.Event, at ledger.Stamp) ledger.Decision {
 	b, err := kind.DecodeClaimBody(ev.Body)
 	if err != nil {
-		return refuse(verify.OutcomeInvalid, err.Error())
+		return refuseBody(err)
 	}
 	if ev.Signer == nil || ev.SignerSystem {
 		return refuse(verify.OutcomeUnauthorized, "a node claims no sandbox")
@@ -38,6 +38,9 @@ func (s *Sandbox) decideClaim(v ledger.View, ev *ledger.Event, at ledger.Stamp) 
 		Template: b.Template, Class: b.Class, Wall: b.Limits.Wall, Memory: b.Limits.Memory, Deadline: at.Time + b.TTL,
 		Policy: v.Epochs().Policy, Command: kind.CommandDigest(b.Command),
 	}
+	if d := s.admit(v, at, claim, row); d.Outcome != verify.OutcomeAccepted {
+		return d
+	}
 	got := kind.Claimed{Claim: claim, Deadline: row.Deadline, Class: b.Class}
 	p := pick(v, b.Template, b.Class, at.Time)
 	switch {
@@ -57,6 +60,17 @@ func (s *Sandbox) decideClaim(v ledger.View, ev *ledger.Event, at ledger.Stamp) 
 	c.d.Timers = append(c.d.Timers, claimTimer(claim, row.Deadline, false))
 	c.d.Detail = got.Encode()
 	return c.decision()
+}
+
+// admit asks whether there is room for all that the run may use. A claim is an ask: what a quota has no room for is not begun.
+// Nothing is reserved; see DESIGN.md.
+func (s *Sandbox) admit(v ledger.View, at ledger.Stamp, claim uint64, row *claimRow) ledger.Decision {
+	if s.charger == nil {
+		return ledger.Decision{Outcome: verify.OutcomeAccepted}
+	}
+	return s.charger.Admit(v, at, Charge{
+		Claim: claim, Account: row.Account, Agent: row.Agent, Link: row.Link, Quantities: kind.Limits{Wall: row.Wall, Memory: row.Memory}.Most(),
+	})
 }
 
 // picked is the node that a claim gets.
@@ -120,7 +134,7 @@ func (s *Sandbox) expireClaim(v ledger.View, claim uint64, at ledger.Stamp) ledg
 func (s *Sandbox) decideNode(v ledger.View, ev *ledger.Event, at ledger.Stamp) ledger.Decision {
 	b, err := kind.DecodeNodeBody(ev.Body)
 	if err != nil {
-		return refuse(verify.OutcomeInvalid, err.Error())
+		return refuseBody(err)
 	}
 	id, ok := node(ev)
 	if !ok || id != b.Node {

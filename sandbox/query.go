@@ -41,7 +41,9 @@ type Info struct {
 }
 
 // Budget is the time that the run has, ns: what it asks for, or what is left of its deadline at the allocation.
-func (i *Info) Budget() int64 { return min(i.Wall, i.Deadline-i.Allocated) }
+func (i *Info) Budget() int64 { return budget(i.Wall, i.Deadline, i.Allocated) }
+
+func budget(wall, deadline, allocated int64) int64 { return min(wall, deadline-allocated) }
 
 func info(claim uint64, r *claimRow) *Info {
 	return &Info{

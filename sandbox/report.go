@@ -33,7 +33,7 @@ func cited(v ledger.View, ev *ledger.Event, claim uint64) (*claimRow, *ledger.De
 func (s *Sandbox) decideReport(v ledger.View, ev *ledger.Event, at ledger.Stamp) ledger.Decision {
 	b, err := kind.DecodeReportBody(ev.Body)
 	if err != nil {
-		return refuse(verify.OutcomeInvalid, err.Error())
+		return refuseBody(err)
 	}
 	row, refused := cited(v, ev, b.Claim)
 	if refused != nil {
@@ -49,7 +49,7 @@ func (s *Sandbox) decideReport(v ledger.View, ev *ledger.Event, at ledger.Stamp)
 	}
 	c := s.change(v, at)
 	row.Late = row.State == Expired
-	row.Report, row.ExitCode, row.Output, row.Reason = v.NextIndex(), b.ExitCode, b.Output, b.Reason
+	row.Report, row.Sequence, row.ExitCode, row.Output, row.Reason = v.NextIndex(), b.Sequence, b.ExitCode, b.Output, b.Reason
 	row.State = ended(b.Status)
 	c.set(TableClaim, indexKey(b.Claim), row)
 	if !row.Late {
@@ -70,18 +70,27 @@ func ended(s kind.Status) State {
 	return Failed
 }
 
-// decideUsage counts what a run used, once.
+// decideUsage counts what a run used, once, and only with the report that says it ran: an account must not pay for a run
+// that the log does not tell of.
 func (s *Sandbox) decideUsage(v ledger.View, ev *ledger.Event, at ledger.Stamp) ledger.Decision {
 	b, err := kind.DecodeUsageBody(ev.Body)
 	if err != nil {
-		return refuse(verify.OutcomeInvalid, err.Error())
+		return refuseBody(err)
 	}
 	row, refused := cited(v, ev, b.Claim)
 	if refused != nil {
 		return *refused
 	}
-	if row.Usage != 0 {
+	switch {
+	case row.Usage != 0:
 		return refuse(verify.OutcomeClosed, "the usage of the claim has been counted")
+	case row.Report == 0 || row.Sequence != b.Sequence:
+		return refuse(verify.OutcomeConflict, "usage counts with the report of its run, and that is not in the log")
+	case row.State == Failed:
+		return refuse(verify.OutcomeConflict, "the report says that nothing ran to its end, so nothing was measured")
+	}
+	if over := b.Over(kind.Limits{Wall: row.budget(), Memory: row.Memory}); over != "" {
+		return refuse(verify.OutcomeConflict, over+" is more than a run within the limits of this claim can use")
 	}
 	row.Usage, row.Quantities, row.From = v.NextIndex(), b.Sorted(), b.From
 	var d ledger.Decision

@@ -98,8 +98,11 @@ type claimRow struct {
 	Quantities []verify.Quantity `cbor:"22,keyasint"`
 	From       string            `cbor:"23,keyasint"`
 
-	Command nhi.Digest `cbor:"24,keyasint"` // kind.CommandDigest
+	Command  nhi.Digest `cbor:"24,keyasint"` // kind.CommandDigest
+	Sequence uint64     `cbor:"25,keyasint"` // the node's number of the report
 }
+
+func (r *claimRow) budget() int64 { return budget(r.Wall, r.Deadline, r.Allocated) }
 
 type countRow struct {
 	V uint64 `cbor:"1,keyasint"`

@@ -3,11 +3,13 @@ package sandbox
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/creto-systems/creto/ledger"
 	"github.com/creto-systems/creto/ledger/verify"
 	"github.com/creto-systems/creto/nhi"
+	"github.com/creto-systems/creto/nhi/canon"
 	"github.com/creto-systems/creto/nhi/registry"
 	"github.com/creto-systems/creto/sandbox/kind"
 )
@@ -25,7 +27,7 @@ const (
 	timerNode   = handlerName + ".node"  // Ref = node id
 )
 
-// Charge is what one run used and who is charged for it.
+// Charge is what one run used, or may use, and who is charged for it.
 type Charge struct {
 	Claim      uint64 // leaf index
 	Account    nhi.ID
@@ -39,6 +41,9 @@ type Charge struct {
 type Charger interface {
 	// Tables are those its decisions may write.
 	Tables() []ledger.Table
+	// Admit says whether a run that uses all of c would have room now. An outcome other than accepted, with its detail, refuses
+	// the claim. It writes nothing.
+	Admit(v ledger.View, at ledger.Stamp, c Charge) ledger.Decision
 	// Charge returns what counts a charge: Writes, Timers, Leaves. The usage has happened, so limits do not refuse it; an
 	// Outcome other than accepted is for what cannot be counted at all, and then nothing is.
 	Charge(v ledger.View, at ledger.Stamp, c Charge) ledger.Decision
@@ -192,6 +197,18 @@ func node(ev *ledger.Event) (nhi.ID, bool) {
 		return nhi.ID{}, false
 	}
 	return ev.Signer.ID, true
+}
+
+// refuseBody refuses a body. The detail enters the leaf, so it is made of words of this project only: the text of a library's
+// error may be another one in its next version, and replicas would diverge.
+func refuseBody(err error) ledger.Decision {
+	if bad, ok := errors.AsType[*kind.InvalidError](err); ok {
+		return refuse(verify.OutcomeInvalid, bad.Error())
+	}
+	if e, ok := errors.AsType[*canon.Error](err); ok {
+		return refuse(verify.OutcomeInvalid, "the body is not canonical: "+e.Code.String())
+	}
+	return refuse(verify.OutcomeInvalid, "the body is not what its kind requires")
 }
 
 func refuse(code verify.OutcomeCode, hint string) ledger.Decision {

@@ -166,10 +166,98 @@ func TestReportsCountOnce(t *testing.T) {
 	w.consistent()
 }
 
+// A node whose report is refused for good gets no run charged either.
+func TestUsageCountsOnlyWithItsReport(t *testing.T) {
+	w := newWorld(t)
+	n := w.ready("n1", 4)
+	c := w.claimed(nil).Claim
+	w.Want(verify.OutcomeConflict, w.Submit(w.usage(n, c))...)
+	// The node comes back with another root file system under the name of the one that was allocated.
+	w.Accepted(w.Submit(w.offer(n, 4, func(b *kind.NodeBody) { b.Templates[0].Rootfs = nhi.Digest{0xbb} }))...)
+	w.Want(verify.OutcomeConflict, w.SubmitBatch(w.report(n, c, func(r *kind.Run) { r.Rootfs = nhi.Digest{0xbb} }), w.usage(n, c))...)
+	w.wantState(c, Allocated)
+	w.Accepted(w.Submit(w.report(n, c, nil))...)
+	w.Want(verify.OutcomeConflict, w.Submit(w.used(n, c, func(b *kind.UsageBody) { b.Sequence++ }))...)
+	if len(w.charged) != 0 {
+		t.Fatalf("got %d charges without the report they belong to", len(w.charged))
+	}
+	w.Accepted(w.Submit(w.usage(n, c))...)
+
+	failed := w.claimed(nil).Claim
+	w.Accepted(w.Submit(w.report(n, failed, func(r *kind.Run) {
+		r.Status, r.Reason, r.ExitCode, r.Rootfs = kind.Failed, "template changed", kind.NoExitCode, nhi.Digest{}
+	}))...)
+	w.Want(verify.OutcomeConflict, w.Submit(w.usage(n, failed))...)
+	if len(w.charged) != 1 {
+		t.Errorf("got %d charges, want that of the run that finished", len(w.charged))
+	}
+	w.consistent()
+}
+
+// What a node states is taken within what its sandbox enforces.
+func TestUsageIsHeldAgainstTheLimits(t *testing.T) {
+	w := newWorld(t)
+	n := w.ready("n1", 1)
+	c := w.claimed(nil).Claim
+	w.Accepted(w.Submit(w.report(n, c, nil))...)
+	most := w.info(c)
+	wall, memory := uint64(most.Budget()+kind.SlackWall), most.Memory+kind.SlackMemory
+	cpu := kind.MaxProcesses * (wall + uint64(time.Second))
+	for name, q := range map[string]map[string]uint64{
+		"wall":         {kind.MeterCPU: 1, kind.MeterWall: wall + 1},
+		"cpu":          {kind.MeterCPU: cpu + 1, kind.MeterWall: wall},
+		"cpu for wall": {kind.MeterCPU: kind.MaxProcesses*uint64(time.Second) + 1, kind.MeterWall: 0},
+		"memory":       {kind.MeterCPU: 1, kind.MeterMemory: memory + 1, kind.MeterWall: 1},
+		"the largest":  {kind.MeterCPU: kind.MaxQuantity, kind.MeterMemory: kind.MaxQuantity, kind.MeterWall: kind.MaxQuantity},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w.Want(verify.OutcomeConflict, w.Submit(w.used(n, c, func(b *kind.UsageBody) { b.Quantities = q }))...)
+		})
+	}
+	if len(w.charged) != 0 {
+		t.Fatalf("got %d charges of what cannot be", len(w.charged))
+	}
+	w.Accepted(w.Submit(w.used(n, c, func(b *kind.UsageBody) {
+		b.Quantities = map[string]uint64{kind.MeterCPU: cpu, kind.MeterMemory: memory, kind.MeterWall: wall}
+	}))...)
+}
+
+// A claim is an ask: where a quota has no room for what it may use, it is not begun.
+func TestNoClaimWithoutRoom(t *testing.T) {
+	w := newWorld(t)
+	n := w.ready("n1", 1)
+	running := w.claimed(nil).Claim
+	want := Charge{running, w.account, w.agent.ID, w.link.ID, []verify.Quantity{
+		{Meter: kind.MeterCPU, N: uint64(time.Second)}, {Meter: kind.MeterMemory, N: 64 << 20}, {Meter: kind.MeterWall, N: uint64(time.Second)},
+	}}
+	if d := cmp.Diff([]Charge{want}, w.asked); d != "" {
+		t.Errorf("asked: %s", d)
+	}
+	waiting, behind := w.waits(nil), w.waits(nil)
+	w.full = true
+	w.Want(verify.OutcomeQuotaExhausted, w.Submit(w.claim(nil))...)
+	w.consistent()
+
+	// What waits is looked at again before it gets a node; what runs, and its usage, is a fact.
+	w.Accepted(w.SubmitBatch(w.report(n, running, nil), w.usage(n, running))...)
+	for _, c := range []uint64{waiting, behind} {
+		if i := w.wantState(c, Expired); i.Reason != kind.ReasonQuota {
+			t.Errorf("got reason %q, want %q", i.Reason, kind.ReasonQuota)
+		}
+	}
+	w.consistent()
+	w.full = false
+	w.claimed(nil)
+	w.Advance(time.Hour)
+	w.Tick()
+	w.consistent()
+}
+
 func TestUsageThatCannotBeCountedIsNotMarkedAsCounted(t *testing.T) {
 	w := newWorld(t)
 	n := w.ready("n1", 1)
 	c := w.claimed(nil)
+	w.Accepted(w.Submit(w.report(n, c.Claim, nil))...)
 	w.refuse = verify.OutcomeOverflow
 	w.Want(verify.OutcomeOverflow, w.Submit(w.usage(n, c.Claim))...)
 	w.refuse = verify.OutcomeAccepted

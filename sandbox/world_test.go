@@ -24,6 +24,8 @@ type world struct {
 	account nhi.ID
 	charged []Charge
 	refuse  verify.OutcomeCode // what the charger answers
+	full    bool               // no quota has room
+	asked   []Charge           // of Admit
 	seq     uint64
 }
 
@@ -35,6 +37,14 @@ type charger struct{ w *world }
 const tableCharged ledger.Table = 0x3f
 
 func (c charger) Tables() []ledger.Table { return []ledger.Table{tableCharged} }
+
+func (c charger) Admit(_ ledger.View, _ ledger.Stamp, ch Charge) ledger.Decision {
+	c.w.asked = append(c.w.asked, ch)
+	if c.w.full {
+		return ledger.Decision{Outcome: verify.OutcomeQuotaExhausted, Detail: (&kind.Refusal{Hint: "full"}).Encode()}
+	}
+	return ledger.Decision{}
+}
 
 func (c charger) Charge(v ledger.View, _ ledger.Stamp, ch Charge) ledger.Decision {
 	if c.w.refuse != verify.OutcomeAccepted {
@@ -170,9 +180,18 @@ func (w *world) report(n *ledgertest.Identity, claim uint64, change func(*kind.R
 
 func (w *world) usage(n *ledgertest.Identity, claim uint64) ledgertest.Signed {
 	w.t.Helper()
-	ev := w.Event(n, kind.Usage, &kind.UsageBody{
+	return w.used(n, claim, nil)
+}
+
+func (w *world) used(n *ledgertest.Identity, claim uint64, change func(*kind.UsageBody)) ledgertest.Signed {
+	w.t.Helper()
+	b := &kind.UsageBody{
 		Claim: claim, Quantities: map[string]uint64{kind.MeterCPU: 10, kind.MeterWall: 20}, From: kind.FromWait4, Sequence: w.seq,
-	})
+	}
+	if change != nil {
+		change(b)
+	}
+	ev := w.Event(n, kind.Usage, b)
 	ev.Event.Account = w.info(claim).Account
 	return ev
 }

@@ -16,7 +16,7 @@ import (
 // Bounds of one run.
 const (
 	MaxOutput   = 64 << 10 // bytes of output that are kept
-	DefaultPids = 64       // processes and threads at one time
+	DefaultPids = kind.MaxProcesses
 
 	// grace is how long the remains of a run are waited for after its main process has ended or was killed.
 	grace = 5 * time.Second

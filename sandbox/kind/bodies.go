@@ -31,6 +31,13 @@ const (
 	MinNodeTTL = int64(10 * time.Second)
 	MaxNodeTTL = int64(24 * time.Hour)
 
+	// MaxProcesses is how many processes and threads a run has at one time, and so how many cores it can use.
+	MaxProcesses = 64
+	// SlackWall is how much longer than its limit a run may have been measured: its node must see that its time is over, and
+	// end it. SlackMemory is what the backend's own processes may add to its memory where they are measured with it.
+	SlackWall   = int64(time.Minute)
+	SlackMemory = 64 << 20
+
 	// NoExitCode stands in a report of a command that did not end by itself.
 	NoExitCode = -1
 )
@@ -79,7 +86,7 @@ func checkTemplate(name string) error {
 	for i := range len(name) {
 		c := name[i]
 		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && (i == 0 || c != '-' && c != '_' && c != '.') {
-			return invalid("template", fmt.Sprintf("%q is not a name of the form [a-z0-9][a-z0-9._-]*", clip(name)))
+			return invalid("template", "is not a name of the form [a-z0-9][a-z0-9._-]*")
 		}
 	}
 	return nil
@@ -224,9 +231,9 @@ func DecodeReportBody(body []byte) (*ReportBody, error) { return decode[ReportBo
 // UsageBody is the body of `sandbox.usage`: what the run of a claim used, from its start to its end.
 type UsageBody struct {
 	Claim      uint64            `cbor:"1,keyasint"` // leaf index
-	Quantities map[string]uint64 `cbor:"2,keyasint"` // of the meters of a run, at least one
+	Quantities map[string]uint64 `cbor:"2,keyasint"` // of the meters of a run; memory may be missing, where nothing measures it
 	From       string            `cbor:"3,keyasint"` // FromCgroup1, FromCgroup2 or FromWait4
-	Sequence   uint64            `cbor:"4,keyasint"` // the node's report number
+	Sequence   uint64            `cbor:"4,keyasint"` // of the report, with which it counts
 }
 
 // MaxQuantity bounds each quantity.
@@ -244,13 +251,38 @@ func (b *UsageBody) Check() error {
 			return invalid("quantities", m+" does not fit")
 		}
 	}
-	if n == 0 || n != len(b.Quantities) {
-		return invalid("quantities", "are none, or of other meters than those of a run")
+	if n != len(b.Quantities) {
+		return invalid("quantities", "are of other meters than those of a run")
+	}
+	for _, m := range [...]string{MeterCPU, MeterWall} {
+		if _, ok := b.Quantities[m]; !ok {
+			return invalid("quantities", "have no "+m)
+		}
 	}
 	if b.From != FromCgroup1 && b.From != FromCgroup2 && b.From != FromWait4 {
 		return invalid("measured_from", "is none of cgroup1, cgroup2, wait4")
 	}
 	return nil
+}
+
+// Over returns the meter of which a run with these limits cannot have used that much; "" if there is none. A node's word is
+// taken within what its sandbox enforces and no further.
+func (b *UsageBody) Over(l Limits) string {
+	wall := b.Quantities[MeterWall]
+	switch {
+	case wall > uint64(max(0, l.Wall))+uint64(SlackWall):
+		return MeterWall
+	case b.Quantities[MeterCPU] > MaxProcesses*(wall+uint64(time.Second)): // wall is bounded by now
+		return MeterCPU
+	case b.Quantities[MeterMemory] > l.Memory+SlackMemory:
+		return MeterMemory
+	}
+	return ""
+}
+
+// Most is what a run within limits may be expected to use at most: all of its time on one core, and all of its memory.
+func (l Limits) Most() []verify.Quantity {
+	return []verify.Quantity{{Meter: MeterCPU, N: uint64(max(0, l.Wall))}, {Meter: MeterMemory, N: l.Memory}, {Meter: MeterWall, N: uint64(max(0, l.Wall))}}
 }
 
 // Sorted returns the quantities as a leaf holds them, ascending by meter.

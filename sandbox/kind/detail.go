@@ -49,13 +49,14 @@ func DecodeRefusal(detail []byte) (*Refusal, error) {
 type Expiry struct {
 	Claim  uint64 `cbor:"1,keyasint"`
 	Node   nhi.ID `cbor:"2,keyasint"` // zero if it never had one
-	Reason string `cbor:"3,keyasint"` // ReasonDeadline or ReasonAuthority
+	Reason string `cbor:"3,keyasint"` // ReasonDeadline, ReasonAuthority or ReasonQuota
 }
 
 // Why a claim ended without a report.
 const (
 	ReasonDeadline  = "deadline"  // its deadline passed
 	ReasonAuthority = "authority" // while it waited, its agent lost the authority to ask
+	ReasonQuota     = "quota"     // while it waited, others used up what it might have used
 )
 
 // NodeLoss is the body of `system.sandbox.node_lost`. Claims that the node has keep it until they end.

@@ -148,6 +148,8 @@ func TestBodyRules(t *testing.T) {
 		{"reason", report(func(b *ReportBody) { b.Status, b.ExitCode, b.Reason = Killed, NoExitCode, strings.Repeat("x", 129) })},
 		{"quantities", usage(func(b *UsageBody) { b.Quantities = nil })},
 		{"quantities", usage(func(b *UsageBody) { b.Quantities["tokens"] = 1 })},
+		{"quantities", usage(func(b *UsageBody) { delete(b.Quantities, MeterCPU) })},
+		{"quantities", usage(func(b *UsageBody) { delete(b.Quantities, MeterWall) })},
 		{"quantities", usage(func(b *UsageBody) { b.Quantities[MeterCPU] = MaxQuantity + 1 })},
 		{"measured_from", usage(func(b *UsageBody) { b.From = "guess" })},
 	} {
