@@ -23,6 +23,7 @@ type counterRef struct {
 	id     nhi.ID // of an account, or registry.BudgetCounter of the link
 	inst   Instance
 	holds  bool       // mode block when it was charged: Q1 counts it; else all of it is excess
+	budget uint64     // of a link: its limit, which never changes
 	linkID nhi.LinkID // to name the level by; not kept in leases
 }
 
@@ -44,17 +45,21 @@ type counter struct {
 	mode       kind.Mode // in force at the stamp
 	thresholds []uint16
 
-	charged, open, excess uint64
-	notified              uint64 // the highest threshold that was noticed, percent
-	dirty                 bool
+	charged, open uint64
+	// What Q1 does not count. Both stay at 2^64−1 once they are there: no statement of what was spent is refused because
+	// others came before it, and the leaves have the amounts.
+	excess   uint64 // takes room: spent where the quota does not block, or beyond a grant as far as an ask could have had it
+	over     uint64 // takes none: claimed beyond that
+	notified uint64 // the highest threshold that was noticed, percent
+	dirty    bool
 }
 
-// used is what was spent, inside the limit and beyond it.
-func (c *counter) used() uint64 { return addSat(c.charged, c.excess) }
+// used is what was spent, by all that was signed.
+func (c *counter) used() uint64 { return addSat(addSat(c.charged, c.excess), c.over) }
 
 // room is what the limit leaves: limit − charged − open − excess, never below zero.
 func (c *counter) room() uint64 {
-	return subSat(c.limit, addSat(c.used(), c.open))
+	return subSat(c.limit, addSat(addSat(c.charged, c.excess), c.open))
 }
 
 func (c *counter) appendRow(b []byte) []byte {
@@ -62,12 +67,13 @@ func (c *counter) appendRow(b []byte) []byte {
 	b = binary.AppendUvarint(b, c.charged)
 	b = binary.AppendUvarint(b, c.open)
 	b = binary.AppendUvarint(b, c.excess)
+	b = binary.AppendUvarint(b, c.over)
 	return binary.AppendUvarint(b, c.notified)
 }
 
 func (c *counter) read(key, value []byte) {
 	r := readRow(value)
-	c.charged, c.open, c.excess, c.notified = r.uint(), r.uint(), r.uint(), r.uint()
+	c.charged, c.open, c.excess, c.over, c.notified = r.uint(), r.uint(), r.uint(), r.uint(), r.uint()
 	r.end(TableCounter, key)
 }
 
@@ -159,7 +165,7 @@ func (c *charges) list(meter string, dst []int) ([]int, *Refusal) {
 				return nil, r
 			}
 			dst = append(dst, c.load(counter{
-				counterRef: counterRef{link: true, id: c.budgets[i].Counter, linkID: c.budgets[i].Link, inst: inst, holds: true},
+				counterRef: counterRef{link: true, id: c.budgets[i].Counter, linkID: c.budgets[i].Link, inst: inst, holds: true, budget: b.Limit},
 				meter:      meter, limit: b.Limit, mode: kind.Block,
 			}))
 		}
@@ -202,7 +208,7 @@ func (c *charges) tightest(list []int) (*counter, uint64) {
 func (c *counter) exhausted(want uint64) *Refusal {
 	r := &Refusal{Outcome: verify.OutcomeQuotaExhausted, Refusal: kind.Refusal{
 		Account: c.id, Meter: c.meter, Limit: c.limit, Charged: c.charged, Open: c.open,
-		Excess: c.excess, Remaining: c.room(), Period: c.inst.Period, Want: want,
+		Excess: c.excess, Over: c.over, Remaining: c.room(), Period: c.inst.Period, Want: want,
 	}}
 	if c.inst.End != math.MaxInt64 {
 		r.ResetsAt = c.inst.End
@@ -232,9 +238,7 @@ func (c *charges) spend(list []int, n uint64, fact bool) *Refusal {
 			in = min(n, k.room())
 			k.charged += in // ≤ limit
 		}
-		if !addTo(&k.excess, n-in) {
-			return overflow()
-		}
+		k.excess = addSat(k.excess, n-in)
 		k.dirty = true
 	}
 	return nil
@@ -279,10 +283,6 @@ func (c *charges) writes(dst []ledger.Write) []ledger.Write {
 	return dst
 }
 
-func overflow() *Refusal {
-	return refusal(verify.OutcomeOverflow, "a counter cannot count that far")
-}
-
 // reached says whether used is at least percent of limit, in exact integers.
 func reached(used, limit, percent uint64) bool {
 	uh, ul := bits.Mul64(used, 100)
@@ -290,16 +290,7 @@ func reached(used, limit, percent uint64) bool {
 	return uh > lh || uh == lh && ul >= ll
 }
 
-// addTo adds n to *to, and reports false, changing nothing, if the sum does not fit.
-func addTo(to *uint64, n uint64) bool {
-	sum, carry := bits.Add64(*to, n, 0)
-	if carry != 0 {
-		return false
-	}
-	*to = sum
-	return true
-}
-
+// addSat adds, and stays at the highest number.
 func addSat(a, b uint64) uint64 {
 	if sum, carry := bits.Add64(a, b, 0); carry == 0 {
 		return sum

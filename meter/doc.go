@@ -9,13 +9,15 @@
 //
 //   - Q1: charged + open ≤ limit for every counter of a blocking quota. After a limit is lowered, or a quota turns
 //     blocking, it may lie above, and can then only fall.
-//   - Q2: what a lease has settled is at most its grant; anything beyond is excess, counted and never dropped.
+//   - Q2: what a lease has settled is at most its grant. Anything beyond is counted and never dropped; it takes at most as
+//     much room again, and never more than every level has.
 //   - Q3: each sequence number of a lease settles once.
 //   - Q4: a lease belongs to the period instances of its grant.
 //   - Q5: no grant and no direct spend is accepted where a counter has no room for it.
 //   - Q6: all of it is a function of state, signed bytes and stamp.
-//   - Units return to a counter only by a signed statement of what was spent: close or write-off. No timer, period end or
-//     expiry returns any.
+//   - Units return to a counter only by a signed statement: of what was spent, by close or write-off, or that excess does
+//     not stand, by a correction. No timer, period end or expiry returns any.
+//   - No fact is refused for its amount, or for what others have claimed.
 //   - The sums that queries give are the sums of the quantities of the tenant's accepted leaves.
 //
 // It does not decide who may act (the ledger, the chain and policies do that first), price anything, or spend locally: it

@@ -54,7 +54,8 @@ type Lease struct {
 	Meter     string
 	Granted   uint64
 	Settled   uint64 // spent within the grant
-	Over      uint64 // spent beyond it, or after it was closed: counted as excess
+	Over      uint64 // claimed beyond it, or after it was closed; stays at 2^64−1 once it is there
+	Taken     uint64 // of Over, what took room as excess: at most Granted
 	Next      uint64 // the sequence number that the next settlement begins with
 	GrantedAt int64  // ns
 	Expires   int64  // ns
@@ -71,7 +72,7 @@ func (l *Lease) row() []byte {
 	b = append(b, rowVersion, byte(l.State))
 	b = append(append(append(b, l.Holder[:]...), l.Link[:]...), l.Account[:]...)
 	b = append(binary.AppendUvarint(b, uint64(len(l.Meter))), l.Meter...)
-	for _, n := range [...]uint64{l.Granted, l.Settled, l.Over, l.Next} {
+	for _, n := range [...]uint64{l.Granted, l.Settled, l.Over, l.Taken, l.Next} {
 		b = binary.AppendUvarint(b, n)
 	}
 	b = binary.AppendVarint(binary.AppendVarint(b, l.GrantedAt), l.Expires)
@@ -87,6 +88,9 @@ func (l *Lease) row() []byte {
 		}
 		b = append(append(b, flags, byte(c.inst.Period)), c.id[:]...)
 		b = binary.AppendVarint(binary.AppendVarint(b, c.inst.Start), c.inst.End)
+		if c.link {
+			b = binary.AppendUvarint(b, c.budget)
+		}
 	}
 	return b
 }
@@ -102,7 +106,7 @@ func LookupLease(v ledger.View, id uint64) (*Lease, bool) {
 	l := &Lease{ID: id, State: LeaseState(r.byte()), Holder: r.id()}
 	copy(l.Link[:], r.bytes(len(l.Link)))
 	l.Account, l.Meter = r.id(), string(r.str())
-	l.Granted, l.Settled, l.Over, l.Next = r.uint(), r.uint(), r.uint(), r.uint()
+	l.Granted, l.Settled, l.Over, l.Taken, l.Next = r.uint(), r.uint(), r.uint(), r.uint(), r.uint()
 	l.GrantedAt, l.Expires = r.int(), r.int()
 	l.charges = make([]counterRef, r.byte())
 	for i := range l.charges {
@@ -110,9 +114,12 @@ func LookupLease(v ledger.View, id uint64) (*Lease, bool) {
 		l.charges[i] = counterRef{link: flags&1 != 0, holds: flags&2 != 0}
 		l.charges[i].inst.Period, l.charges[i].id = kind.Period(r.byte()), r.id()
 		l.charges[i].inst.Start, l.charges[i].inst.End = r.int(), r.int()
+		if l.charges[i].link {
+			l.charges[i].budget = r.uint()
+		}
 	}
 	r.end(TableLease, key)
-	if l.Settled > l.Granted {
+	if l.Settled > l.Granted || l.Taken > min(l.Granted, l.Over) {
 		panic(&CorruptRowError{Table: TableLease, Key: key})
 	}
 	return l, true
@@ -288,13 +295,15 @@ func (m *Meter) settle(v ledger.View, ev *ledger.Event, at ledger.Stamp, s settl
 		return refuse(verify.OutcomeConflict, "sequence numbers settle in order and without gaps")
 	}
 	c := m.charges(v, at)
-	d, r := c.spendLease(l, s.amount)
-	if r != nil {
-		return r.Decision()
-	}
+	over := c.spendLease(l, s.amount)
 	l.Next = s.to
-	d.Quantities = []verify.Quantity{{Meter: l.Meter, N: s.amount}}
-	d.Lease = &verify.LeaseRef{ID: l.ID, From: s.from, To: s.to}
+	d := ledger.Decision{
+		Quantities: []verify.Quantity{{Meter: l.Meter, N: s.amount}},
+		Lease:      &verify.LeaseRef{ID: l.ID, From: s.from, To: s.to},
+	}
+	if over > 0 {
+		d.Detail = canon.MustMarshal(kind.OverClaim{Lease: l.ID, Over: over, Sum: l.Over})
+	}
 	return c.finishLease(d, l, d.Quantities)
 }
 
@@ -312,32 +321,46 @@ func ownLease(v ledger.View, ev *ledger.Event, id uint64) (*Lease, *Refusal) {
 	return l, nil
 }
 
-// spendLease charges amount to the counters of a lease: within the grant from open to charged, beyond it, and all of it
-// once the lease is closed or where the counter held nothing, to excess. A statement of what was spent is never dropped.
-func (c *charges) spendLease(l *Lease, amount uint64) (ledger.Decision, *Refusal) {
+// spendLease charges amount to the counters of a lease and returns how much of it was beyond the grant. A statement of what
+// was spent is never refused or dropped:
+//
+//   - Within the grant it goes from open to charged.
+//   - Beyond the grant, and once the lease is closed, it goes to excess as far as an ask of the same lease and size could
+//     have had it: what every blocking level has room for, and at most as much again as was granted.
+//   - All else goes to over, which takes nobody's room.
+//
+// Where the counter held nothing, what is charged elsewhere is excess.
+func (c *charges) spendLease(l *Lease, amount uint64) (over uint64) {
 	in := uint64(0)
 	if l.State.holdsUnits() {
 		in = min(amount, l.unsettled())
 	}
-	over := amount - in
+	over = amount - in
+	var buf [MaxCounters]int
+	list := buf[:0]
 	for i := range l.charges {
-		k := &c.counters[c.loadCharge(&l.charges[i], l.Meter)]
-		excess := amount
-		if l.charges[i].holds {
+		list = append(list, c.loadCharge(&l.charges[i], l.Meter))
+	}
+	take := min(over, l.Granted-l.Taken)
+	if _, room := c.tightest(list); room < take {
+		take = room
+	}
+	for _, i := range list {
+		k := &c.counters[i]
+		if k.holds {
 			c.release(k, in)
 			k.charged += in // what left open
-			excess = over
+			k.excess = addSat(k.excess, take)
+		} else {
+			k.excess = addSat(k.excess, addSat(in, take))
 		}
-		if !addTo(&k.excess, excess) {
-			return ledger.Decision{}, overflow()
-		}
+		k.over = addSat(k.over, over-take)
 		k.dirty = true
 	}
 	l.Settled += in
-	if !addTo(&l.Over, over) {
-		return ledger.Decision{}, overflow()
-	}
-	return ledger.Decision{}, nil
+	l.Taken += take
+	l.Over = addSat(l.Over, over)
+	return over
 }
 
 // release takes n units of a lease out of what a counter holds open.
@@ -350,7 +373,7 @@ func (c *charges) release(k *counter, n uint64) {
 
 // loadCharge loads a counter of a lease's charge list, with the limit and thresholds that its quota has now.
 func (c *charges) loadCharge(ref *counterRef, meter string) int {
-	n := counter{counterRef: *ref, meter: meter}
+	n := counter{counterRef: *ref, meter: meter, limit: ref.budget}
 	if !ref.link {
 		c.key = append(append(c.key[:0], ref.id[:]...), meter...)
 		if value, ok := c.v.Get(TableQuota, c.key); ok {
@@ -372,10 +395,7 @@ func (c *charges) finishLease(d ledger.Decision, l *Lease, qs []verify.Quantity)
 			panic(&CorruptRowError{Table: TableAccount, Key: l.Account[:]})
 		}
 		c.path = path
-		var r *Refusal
-		if d.Writes, r = c.count(d.Writes, l.Account, l.Holder, l.Link, qs); r != nil {
-			return r.Decision()
-		}
+		d.Writes, _ = c.count(d.Writes, l.Account, l.Holder, l.Link, qs, true)
 	}
 	d.Leaves = c.notices()
 	d.Writes = append(d.Writes, ledger.Write{Table: TableLease, Key: leaseKey(l.ID), Value: l.row()})
@@ -408,16 +428,15 @@ func (m *Meter) decideClose(v ledger.View, ev *ledger.Event, at ledger.Stamp) le
 	if !l.State.holdsUnits() {
 		return refuse(verify.OutcomeClosed, "the lease is closed")
 	}
+	// A lease of which more was claimed than one statement can say is closed by the highest that one can.
 	known := addSat(l.Settled, l.Over)
-	if b.Spent < known {
+	if b.Spent < min(known, kind.MaxAmount) {
 		return refuse(verify.OutcomeConflict, "more was settled under the lease than this says was spent")
 	}
 	c := m.charges(v, at)
-	rest := b.Spent - known
-	d, r := c.spendLease(l, rest)
-	if r != nil {
-		return r.Decision()
-	}
+	rest := subSat(b.Spent, known)
+	c.spendLease(l, rest)
+	var d ledger.Decision
 	returned := l.unsettled()
 	for i := range l.charges {
 		if l.charges[i].holds {
@@ -446,20 +465,7 @@ func mayWriteOff(v ledger.View, ev *ledger.Event, l *Lease) bool {
 		return true
 	}
 	for i := range l.charges {
-		c := &l.charges[i]
-		if c.link {
-			return false
-		}
-		key := quotaKey(c.id, l.Meter)
-		value, ok := v.Get(TableQuota, key)
-		if !ok {
-			return false
-		}
-		owned := false
-		for _, q := range readQuotas(nil, key, value) {
-			owned = owned || q.Period == c.inst.Period && q.SetBy == ev.Agent
-		}
-		if !owned {
+		if c := &l.charges[i]; c.link || !setQuota(v, ev.Agent, c.id, l.Meter, c.inst.Period) {
 			return false
 		}
 	}

@@ -39,6 +39,7 @@ func (m *Meter) Kinds() []ledger.Kind {
 		{Name: kind.Settle, Class: ledger.Fact, Handler: m, Cites: citesLease, Check: check(checkBody(kind.DecodeSettleBody))},
 		{Name: kind.Close, Class: ledger.Fact, Handler: m, InApply: true, Cites: citesLease, Check: check(checkBody(kind.DecodeCloseBody))},
 		{Name: kind.WriteOff, Class: ledger.Ask, Handler: m, Cedar: true, InApply: true, Check: check(checkBody(kind.DecodeCloseBody))},
+		{Name: kind.Correct, Class: ledger.Ask, Handler: m, Cedar: true, InApply: true, Check: check(checkBody(kind.DecodeCorrectBody))},
 		{Name: kind.Account, Class: ledger.Ask, Handler: m, Cedar: true, InApply: true, Check: check(checkBody(kind.DecodeAccountBody))},
 		{Name: kind.Set, Class: ledger.Ask, Handler: m, Cedar: true, InApply: true, Check: check(checkBody(kind.DecodeQuotaBody))},
 		{Name: kind.Zone, Class: ledger.Ask, Handler: m, InApply: true, System: true, Check: check(checkBody(kind.DecodeZoneBody))},
@@ -69,6 +70,8 @@ func (m *Meter) Decide(v ledger.View, ev *ledger.Event, at ledger.Stamp) ledger.
 		return m.decideSettle(v, ev, at)
 	case kind.Close, kind.WriteOff:
 		return m.decideClose(v, ev, at)
+	case kind.Correct:
+		return m.decideCorrect(v, ev, at)
 	case kind.Account:
 		return m.decideAccount(v, ev)
 	case kind.Set:

@@ -200,13 +200,6 @@ func TestUsageRefusals(t *testing.T) {
 	}
 	w.want(w.do(event("quota.unheard", acctTeam, []byte{0xa0})), verify.OutcomeUnsupported)
 
-	// Sums are exact up to the last bit, then refused.
-	for range 2 {
-		w.ok(use(kind.UsageBody{Quantities: []verify.Quantity{{Meter: "big", N: kind.MaxAmount}}}, acctTeam))
-	}
-	w.ok(use(kind.UsageBody{Quantities: []verify.Quantity{{Meter: "big", N: 1}}}, acctTeam))
-	w.want(use(kind.UsageBody{Quantities: []verify.Quantity{{Meter: "big", N: 1}}}, acctTeam), verify.OutcomeOverflow)
-
 	strict := newWorld(t)
 	strict.v.tenant.Strict = true
 	body := must[[]byte](t)(in(1, 1).Encode())

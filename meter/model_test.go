@@ -20,6 +20,7 @@ type model struct {
 	quotas map[place]modelQuota
 	leases []*modelLease
 	spends []modelSpend
+	beyond []modelBeyond
 	before map[modelCounter]uint64 // charged + open of every counter after the last step, for Q1
 }
 
@@ -47,9 +48,17 @@ type modelLease struct {
 	id                           uint64
 	holder, account              nhi.ID
 	granted, settled, over, next uint64
+	taken                        uint64 // of over, what took room
 	expires                      int64
 	state                        LeaseState
 	list                         []modelCharge
+}
+
+// modelBeyond is what one step added to, or a correction took from, what a counter has beyond limit and grants.
+type modelBeyond struct {
+	modelCounter
+	excess, over uint64
+	back         bool
 }
 
 type modelSpend struct {
@@ -73,44 +82,43 @@ func (m *model) list(account nhi.ID, at int64) []modelCharge {
 	return out
 }
 
-// derive adds up history: charged, open, excess of one counter.
-func (m *model) derive(c modelCounter) (charged, open, excess uint64) {
+// derive adds up history: charged, open, excess and over of one counter.
+func (m *model) derive(c modelCounter) (charged, open, excess, over uint64) {
 	for _, s := range m.spends {
 		for _, e := range s.list {
-			if e.modelCounter != c {
-				continue
-			}
-			if e.holds {
+			if e.modelCounter == c && e.holds {
 				charged += s.n
-			} else {
-				excess += s.n
 			}
 		}
 	}
 	for _, l := range m.leases {
 		for _, e := range l.list {
-			switch {
-			case e.modelCounter != c:
-			case !e.holds:
-				excess += l.settled + l.over
-			default:
+			if e.modelCounter == c && e.holds {
 				charged += l.settled
-				excess += l.over
 				if l.state == LeaseOpen || l.state == LeaseExpired {
 					open += l.granted - l.settled
 				}
 			}
 		}
 	}
-	return charged, open, excess
+	for _, b := range m.beyond {
+		switch {
+		case b.modelCounter != c:
+		case b.back:
+			excess, over = excess-b.excess, over-b.over
+		default:
+			excess, over = addSat(excess, b.excess), addSat(over, b.over)
+		}
+	}
+	return charged, open, excess, over
 }
 
 func (m *model) room(list []modelCharge) uint64 {
 	room := uint64(math.MaxUint64)
 	for _, c := range list {
 		if c.holds {
-			charged, open, excess := m.derive(c.modelCounter)
-			room = min(room, subSat(m.quotas[c.place].limit, charged+open+excess))
+			charged, open, excess, _ := m.derive(c.modelCounter)
+			room = min(room, subSat(m.quotas[c.place].limit, addSat(charged+open, excess)))
 		}
 	}
 	return room
@@ -123,6 +131,8 @@ func TestModel(t *testing.T) {
 		accounts := rapid.SampledFrom([]nhi.ID{tenantID, acctOrg, acctTeam, acctOther})
 		agents := rapid.SampledFrom([]nhi.ID{agentA, agentB})
 		amount := rapid.Uint64Range(0, 60)
+		// What somebody claims to have spent may be anything.
+		claim := rapid.OneOf(amount, amount, amount, amount, rapid.Uint64Range(kind.MaxAmount-5, kind.MaxAmount))
 		anyLease := func(rt *rapid.T) *modelLease {
 			if len(m.leases) == 0 {
 				rt.Skip("no lease")
@@ -140,8 +150,18 @@ func TestModel(t *testing.T) {
 			if l.state == LeaseOpen || l.state == LeaseExpired {
 				in = min(n, l.granted-l.settled)
 			}
+			over := n - in
+			take := min(over, l.granted-l.taken, m.room(l.list))
+			for _, c := range l.list {
+				b := modelBeyond{modelCounter: c.modelCounter, excess: take, over: over - take}
+				if !c.holds {
+					b.excess += in
+				}
+				m.beyond = append(m.beyond, b)
+			}
 			l.settled += in
-			l.over += n - in
+			l.over = addSat(l.over, over)
+			l.taken += take
 		}
 
 		rt.Repeat(map[string]func(*rapid.T){
@@ -166,6 +186,11 @@ func TestModel(t *testing.T) {
 					return
 				}
 				m.spends = append(m.spends, modelSpend{n, list})
+				for _, c := range list {
+					if !c.holds {
+						m.beyond = append(m.beyond, modelBeyond{modelCounter: c.modelCounter, excess: n})
+					}
+				}
 			},
 			"reserve": func(rt *rapid.T) {
 				account, agent := accounts.Draw(rt, "account"), agents.Draw(rt, "agent")
@@ -195,7 +220,7 @@ func TestModel(t *testing.T) {
 				m.leases = append(m.leases, &modelLease{id: id, holder: agent, account: account, granted: g.Granted, expires: g.Expires, state: LeaseOpen, list: list})
 			},
 			"settle": func(rt *rapid.T) {
-				l, n := anyLease(rt), amount.Draw(rt, "n")
+				l, n := anyLease(rt), claim.Draw(rt, "n")
 				from := l.next + rapid.SampledFrom([]uint64{0, 0, 0, 1}).Draw(rt, "gap")
 				if from > 0 && rapid.IntRange(0, 4).Draw(rt, "back") == 0 {
 					from--
@@ -220,7 +245,7 @@ func TestModel(t *testing.T) {
 			},
 			"close": func(rt *rapid.T) {
 				l := anyLease(rt)
-				spent := rapid.Uint64Range(0, 100).Draw(rt, "spent")
+				spent := rapid.OneOf(rapid.Uint64Range(0, 100), claim).Draw(rt, "spent")
 				state, k, who := LeaseClosed, kind.Close, by(l.holder)
 				if rapid.Bool().Draw(rt, "writeoff") {
 					state, k, who = LeaseWrittenOff, kind.WriteOff, byAuthority
@@ -229,14 +254,36 @@ func TestModel(t *testing.T) {
 				switch {
 				case l.state == LeaseClosed || l.state == LeaseWrittenOff:
 					want = verify.OutcomeClosed
-				case spent < l.settled+l.over:
+				case spent < min(addSat(l.settled, l.over), kind.MaxAmount):
 					want = verify.OutcomeConflict
 				}
 				if refusedFor(rt, w.close(k, l.id, spent, who), want) {
 					return
 				}
-				spendLease(l, spent-l.settled-l.over)
+				spendLease(l, subSat(spent, addSat(l.settled, l.over)))
 				l.state = state
+			},
+			"correct": func(rt *rapid.T) {
+				if len(m.beyond) == 0 {
+					rt.Skip("nothing to take back")
+				}
+				c := rapid.SampledFrom(m.beyond).Draw(rt, "counter").modelCounter
+				_, _, excess, over := m.derive(c)
+				b := modelBeyond{modelCounter: c, back: true}
+				b.excess = rapid.OneOf(amount, rapid.Just(excess)).Draw(rt, "excess")
+				b.over = rapid.OneOf(amount, rapid.Just(over)).Draw(rt, "over")
+				if b.excess == 0 && b.over == 0 {
+					return
+				}
+				want := verify.OutcomeAccepted
+				if b.excess > excess || b.over > over {
+					want = verify.OutcomeConflict
+				}
+				d := w.correct(kind.CorrectBody{Account: c.account, Period: c.period, Start: c.start, Excess: b.excess, Over: b.over}, byAuthority)
+				if refusedFor(rt, d, want) {
+					return
+				}
+				m.beyond = append(m.beyond, b)
 			},
 			"wait": func(rt *rapid.T) {
 				d := rapid.SampledFrom([]time.Duration{time.Second, time.Minute, time.Hour, 13 * time.Hour}).Draw(rt, "d")
@@ -256,7 +303,7 @@ func TestModel(t *testing.T) {
 func (m *model) check(rt *rapid.T, w *world) {
 	for _, l := range m.leases {
 		got, ok := LookupLease(w.v, l.id)
-		if !ok || got.State != l.state || got.Settled != l.settled || got.Over != l.over || got.Next != l.next || got.Granted != l.granted {
+		if !ok || got.State != l.state || got.Settled != l.settled || got.Over != l.over || got.Taken != l.taken || got.Next != l.next || got.Granted != l.granted {
 			rt.Fatalf("got lease %+v, want %+v", got, l)
 		}
 		if got.Settled > got.Granted {
@@ -275,14 +322,14 @@ func (m *model) check(rt *rapid.T, w *world) {
 		}
 	}
 	for c := range seen {
-		charged, open, excess := m.derive(c)
+		charged, open, excess, over := m.derive(c)
 		k := counter{counterRef: counterRef{id: c.account, inst: Instance{Period: c.period, Start: c.start}}}
 		key := k.appendKey(nil, "tok")
 		if value, ok := w.v.Get(TableCounter, key); ok {
 			k.read(key, value)
 		}
-		if got, want := [3]uint64{k.charged, k.open, k.excess}, [3]uint64{charged, open, excess}; got != want {
-			rt.Fatalf("counter %s %s: got charged, open, excess %v, want %v", c.account, c.period, got, want)
+		if got, want := [4]uint64{k.charged, k.open, k.excess, k.over}, [4]uint64{charged, open, excess, over}; got != want {
+			rt.Fatalf("counter %s %s: got charged, open, excess, over %v, want %v", c.account, c.period, got, want)
 		}
 		// Q1 and Q5: within the limit; if it was lowered, no step makes it more.
 		if held := k.charged + k.open; held > max(m.quotas[c.place].limit, m.before[c]) {
@@ -304,7 +351,7 @@ func (m *model) checkUsage(rt *rapid.T, w *world) {
 					continue
 				}
 				for _, q := range l.quantities {
-					sum += q.N
+					sum = addSat(sum, q.N)
 					count++
 				}
 			}
@@ -314,7 +361,10 @@ func (m *model) checkUsage(rt *rapid.T, w *world) {
 			}
 			var gotSum, gotCount uint64
 			for _, r := range u.Rows {
-				gotSum, gotCount = gotSum+r.Sum, gotCount+r.Count
+				gotSum, gotCount = addSat(gotSum, r.Sum), gotCount+r.Count
+			}
+			if u.Exact != (sum != math.MaxUint64) && len(u.Rows) > 0 {
+				rt.Fatalf("got exact %v for a sum of %d", u.Exact, sum)
 			}
 			if gotSum != sum || gotCount != count {
 				rt.Fatalf("usage of %s by %s: got %d in %d events, want %d in %d", account, agent, gotSum, gotCount, sum, count)

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -26,7 +27,6 @@ var (
 	ErrNoLink    = errors.New("link does not exist")
 	ErrNoLease   = errors.New("lease does not exist")
 	ErrTooWide   = errors.New("query covers too much: narrow its window, account or grouping")
-	ErrOverflow  = errors.New("sum does not fit into 64 bits")
 	ErrNoZone    = errors.New("system log has no rules for the tenant's time zone")
 )
 
@@ -37,8 +37,10 @@ type Counter struct {
 	Meter   string
 	Quota   Quota
 	Instance
-	Charged, Open, Excess uint64
-	Remaining             uint64 // limit − charged − open − excess, never below zero
+	Charged, Open uint64 // Q1: together within the limit
+	// Beyond it: Excess takes room, Over does not; both are on the invoice. 2^64−1 says at least that much.
+	Excess, Over uint64
+	Remaining    uint64 // limit − charged − open − excess, never below zero
 }
 
 // QueryQuota returns every counter that a spend at account under the chain that link ends (zero = none) would touch at the
@@ -68,7 +70,7 @@ func (m *Meter) QueryQuota(v ledger.View, account nhi.ID, meter string, link nhi
 		k := &c.counters[c.load(n)]
 		row := Counter{
 			Account: k.id, Link: k.linkID, Meter: k.meter, Quota: q, Instance: inst,
-			Charged: k.charged, Open: k.open, Excess: k.excess, Remaining: k.room(),
+			Charged: k.charged, Open: k.open, Excess: k.excess, Over: k.over, Remaining: k.room(),
 		}
 		if k.link {
 			row.Account = nhi.ID{}
@@ -141,14 +143,14 @@ type UsageRow struct {
 	Agent    nhi.ID     // zero unless grouped by it
 	Link     nhi.LinkID // the last link of the chain; zero unless grouped by it
 	Meter    string
-	Sum      uint64
+	Sum      uint64 // 2^64−1 says at least that much
 	Count    uint64 // events
 }
 
 // UsageSums is the answer to a UsageQuery: rows by time, account, agent, link and meter.
 type UsageSums struct {
 	Rows []UsageRow
-	// Exact: the hours added up are the window asked for, except for time that has not come yet.
+	// Exact: the hours added up are the window asked for, except for time that has not come yet, and every sum fitted.
 	Exact bool
 }
 
@@ -185,6 +187,7 @@ func (m *Meter) QueryUsage(v ledger.View, q UsageQuery, now int64) (*UsageSums, 
 	res.Rows = make([]UsageRow, 0, len(s.sums))
 	for row, sum := range s.sums {
 		row.Sum, row.Count = sum.sum, sum.count
+		res.Exact = res.Exact && sum.sum != math.MaxUint64
 		res.Rows = append(res.Rows, row)
 	}
 	slices.SortFunc(res.Rows, compareRows)
@@ -262,9 +265,7 @@ func (s *usageScan) cell(key, value []byte, k *cellKey) error {
 			t = new(usageSum)
 			s.sums[row] = t
 		}
-		if !addTo(&t.sum, sum) || !addTo(&t.count, count) {
-			err = ErrOverflow
-		}
+		t.sum, t.count = addSat(t.sum, sum), addSat(t.count, count)
 	})
 	return err
 }

@@ -101,14 +101,28 @@ func TestQueryUsage(t *testing.T) {
 	}
 }
 
+// A sum that does not fit says at least what it says, and the answer says that it is not exact; other sums stay as they are.
 func TestQueryUsageOverflow(t *testing.T) {
-	w := newWorld(t)
-	for range 3 {
-		w.ok(w.use(acctTeam, kind.MaxAmount))
-		w.now += int64(time.Hour)
-	}
-	if _, err := w.m.QueryUsage(w.v, UsageQuery{To: math.MaxInt64}, w.now); !errors.Is(err, ErrOverflow) {
-		t.Errorf("got %v, want %v", err, ErrOverflow)
+	for _, step := range []time.Duration{0, time.Hour} { // in one cell, in several
+		w := newWorld(t)
+		for range 2 {
+			w.ok(w.use(acctTeam, kind.MaxAmount))
+			w.now += int64(step)
+		}
+		q := UsageQuery{To: math.MaxInt64}
+		if u := must[*UsageSums](t)(w.m.QueryUsage(w.v, q, w.now)); !u.Exact || u.Rows[0].Sum != math.MaxUint64-1 {
+			t.Errorf("got exact %v and %d, want the sum", u.Exact, u.Rows[0].Sum)
+		}
+		w.ok(w.use(acctTeam, 5))
+		w.ok(w.use(acctTeam, 5))
+		w.ok(w.use(acctOther, 5, by(agentB)))
+		if u := must[*UsageSums](t)(w.m.QueryUsage(w.v, q, w.now)); u.Exact || u.Rows[0].Sum != math.MaxUint64 || u.Rows[0].Count != 5 {
+			t.Errorf("got exact %v and %d of %d events, want a sum that says at least", u.Exact, u.Rows[0].Sum, u.Rows[0].Count)
+		}
+		q.Agent = agentB
+		if u := must[*UsageSums](t)(w.m.QueryUsage(w.v, q, w.now)); !u.Exact || u.Rows[0].Sum != 5 {
+			t.Errorf("got exact %v and %d for the other agent, want 5", u.Exact, u.Rows[0].Sum)
+		}
 	}
 }
 

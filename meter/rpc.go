@@ -54,8 +54,6 @@ func toStatus(err error) error {
 		return status.Error(codes.NotFound, ErrNoLease.Error())
 	case errors.Is(err, ErrTooWide):
 		return status.Error(codes.OutOfRange, ErrTooWide.Error())
-	case errors.Is(err, ErrOverflow):
-		return status.Error(codes.OutOfRange, ErrOverflow.Error())
 	case errors.Is(err, ErrNoZone):
 		return status.Error(codes.FailedPrecondition, ErrNoZone.Error())
 	}

@@ -13,9 +13,9 @@ const (
 	TableAccount ledger.Table = 0x30 // account id → parent, type, depth, index
 	TableChild   ledger.Table = 0x31 // parent ‖ account id → nothing
 	TableQuota   ledger.Table = 0x32 // account id ‖ meter → the quotas of this meter at this account, by period
-	TableCounter ledger.Table = 0x33 // level kind ‖ id ‖ meter ‖ 0 ‖ period ‖ start → charged, open, excess, notified
+	TableCounter ledger.Table = 0x33 // level kind ‖ id ‖ meter ‖ 0 ‖ period ‖ start → charged, open, excess, over, notified
 	TableLease   ledger.Table = 0x34 // lease id → the lease and its charge list
-	TableUsage   ledger.Table = 0x35 // level ‖ hour start ‖ account ‖ agent ‖ link → meters with sum and count
+	TableUsage   ledger.Table = 0x35 // level ‖ hour start ‖ account ‖ agent ‖ link (‖ meter) → meters with sum and count
 	TableZone    ledger.Table = 0x36 // slot 0: zone name → digest of its rules
 	TableRules   ledger.Table = 0x37 // slot 0: digest → time-zone rules (TZif)
 )

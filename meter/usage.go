@@ -13,7 +13,8 @@ import (
 	"github.com/creto-systems/creto/nhi/registry"
 )
 
-// MaxCellMeters is how many different meters one agent may use in one hour at one account under one link.
+// MaxCellMeters is how many different meters one agent may ask to use in one hour at one account under one link. What has
+// happened is counted beyond them, each further meter in a row of its own.
 const MaxCellMeters = 64
 
 func (m *Meter) decideUsage(v ledger.View, ev *ledger.Event, at ledger.Stamp) ledger.Decision {
@@ -40,7 +41,7 @@ func (m *Meter) decideUsage(v ledger.View, ev *ledger.Event, at ledger.Stamp) le
 	}
 	d := ledger.Decision{Quantities: b.Quantities, Leaves: c.notices()}
 	var r *Refusal
-	if d.Writes, r = c.finish(ev.Account, ev.Agent, ev.Link, b.Quantities); r != nil {
+	if d.Writes, r = c.finish(ev.Account, ev.Agent, ev.Link, b.Quantities, false); r != nil {
 		return r.Decision()
 	}
 	if len(c.observed) > 0 {
@@ -84,7 +85,7 @@ func (m *Meter) Charge(v ledger.View, at ledger.Stamp, u Usage) ([]ledger.Write,
 		return nil, nil, r
 	}
 	leaves := c.notices()
-	writes, r := c.finish(u.Account, u.Agent, u.Link, u.Quantities)
+	writes, r := c.finish(u.Account, u.Agent, u.Link, u.Quantities, u.Fact)
 	if r != nil {
 		return nil, nil, r
 	}
@@ -108,8 +109,8 @@ func (c *charges) spendAll(qs []verify.Quantity, fact bool) *Refusal {
 }
 
 // finish returns the writes of a decision: the counters that changed, and usage.
-func (c *charges) finish(account, agent nhi.ID, link nhi.LinkID, qs []verify.Quantity) ([]ledger.Write, *Refusal) {
-	return c.count(c.writes(make([]ledger.Write, 0, len(c.counters)+len(c.path))), account, agent, link, qs)
+func (c *charges) finish(account, agent nhi.ID, link nhi.LinkID, qs []verify.Quantity, fact bool) ([]ledger.Write, *Refusal) {
+	return c.count(c.writes(make([]ledger.Write, 0, len(c.counters)+len(c.path))), account, agent, link, qs, fact)
 }
 
 // wouldDeny remembers what the quotas under observation have to say about a spend.
@@ -155,7 +156,8 @@ func hasCaps(chain *registry.Chain) bool {
 }
 
 // Usage is counted in cells: one for each level from the charged account up to the root, hour, charged account, agent and
-// link, holding every meter's sum and count. A query of any subtree over any window reads the cells of its root only.
+// link, holding every meter's sum and count. A query of any subtree over any window reads the cells of its root only. A
+// meter that a full cell has no place for has a cell of its own, whose key ends in its name.
 
 const cellKeySize = 16 + 8 + 16 + 16 + 32
 
@@ -172,7 +174,7 @@ func (k *cellKey) append(b []byte) []byte {
 }
 
 func readCellKey(b []byte) (k cellKey) {
-	if len(b) != cellKeySize {
+	if len(b) < cellKeySize {
 		panic(&CorruptRowError{Table: TableUsage, Key: append([]byte(nil), b...)})
 	}
 	copy(k.level[:], b)
@@ -183,8 +185,9 @@ func readCellKey(b []byte) (k cellKey) {
 	return k
 }
 
-// count appends the writes that count quantities, ascending by meter, as used at account by agent under link.
-func (c *charges) count(dst []ledger.Write, account, agent nhi.ID, link nhi.LinkID, qs []verify.Quantity) ([]ledger.Write, *Refusal) {
+// count appends the writes that count quantities, ascending by meter, as used at account by agent under link. It refuses
+// asks only, for a meter too many in a cell.
+func (c *charges) count(dst []ledger.Write, account, agent nhi.ID, link nhi.LinkID, qs []verify.Quantity, fact bool) ([]ledger.Write, *Refusal) {
 	hour := c.hour().Start
 	c.arena = slices.Grow(c.arena, len(c.path)*(cellKeySize+16+32*len(qs)))
 	for _, level := range c.path {
@@ -194,11 +197,21 @@ func (c *charges) count(dst []ledger.Write, account, agent nhi.ID, link nhi.Link
 		key := c.kept(start)
 		old, _ := c.v.Get(TableUsage, key)
 		start = len(c.arena)
-		var r *Refusal
-		if c.arena, r = addToCell(c.arena, key, old, qs); r != nil {
-			return nil, r
-		}
+		var rest []verify.Quantity
+		c.arena, rest = addToCell(c.arena, key, old, qs)
 		dst = append(dst, ledger.Write{Table: TableUsage, Key: key, Value: c.kept(start)})
+		for i := range rest {
+			start := len(c.arena)
+			c.arena = append(append(c.arena, key...), rest[i].Meter...)
+			key := c.kept(start)
+			old, ok := c.v.Get(TableUsage, key)
+			if !ok && !fact {
+				return nil, refusal(verify.OutcomeLimit, "too many different meters in one hour")
+			}
+			start = len(c.arena)
+			c.arena, _ = addToCell(c.arena, key, old, rest[i:i+1])
+			dst = append(dst, ledger.Write{Table: TableUsage, Key: key, Value: c.kept(start)})
+		}
 	}
 	return dst, nil
 }
@@ -212,20 +225,22 @@ func (c *charges) hour() Instance {
 	return i
 }
 
-// addToCell appends a cell's value with quantities merged into it to out: version, then meters in ascending order, each {length, name, sum,
-// count}. old may be nil.
-func addToCell(out, key, old []byte, qs []verify.Quantity) ([]byte, *Refusal) {
+// addToCell appends a cell's value with quantities merged into it to out: version, then meters in ascending order, each
+// {length, name, sum, count}. old may be nil. It returns the quantities whose meters the cell is too full for. Sums stay at
+// 2^64−1 once they are there.
+func addToCell(out, key, old []byte, qs []verify.Quantity) ([]byte, []verify.Quantity) {
 	r := rowReader{}
+	free := MaxCellMeters
 	if old != nil {
 		r = readRow(old)
+		cellMeters(key, old, func([]byte, uint64, uint64) { free-- })
 	}
 	out = append(out, rowVersion)
-	n := 0
 	emit := func(meter []byte, sum, count uint64) {
 		out = append(append(out, byte(len(meter))), meter...)
 		out = binary.AppendUvarint(binary.AppendUvarint(out, sum), count)
-		n++
 	}
+	var rest []verify.Quantity
 	var name []byte
 	var sum, count uint64
 	next := func() {
@@ -242,16 +257,16 @@ func addToCell(out, key, old []byte, qs []verify.Quantity) ([]byte, *Refusal) {
 			emit(name, sum, count)
 			next()
 		case name != nil && string(name) == q.Meter:
-			if !addTo(&sum, q.N) {
-				return out, refusal(verify.OutcomeOverflow, "usage of an hour cannot count that far")
-			}
-			emit(name, sum, count+1)
+			emit(name, addSat(sum, q.N), count+1)
 			next()
+			i++
+		case free <= 0:
+			rest = append(rest, *q)
 			i++
 		default:
 			out = append(append(out, byte(len(q.Meter))), q.Meter...)
 			out = binary.AppendUvarint(binary.AppendUvarint(out, q.N), 1)
-			n++
+			free--
 			i++
 		}
 	}
@@ -262,10 +277,7 @@ func addToCell(out, key, old []byte, qs []verify.Quantity) ([]byte, *Refusal) {
 	if old != nil {
 		r.end(TableUsage, key)
 	}
-	if n > MaxCellMeters {
-		return out, refusal(verify.OutcomeLimit, "too many different meters in one hour")
-	}
-	return out, nil
+	return out, rest
 }
 
 // cellMeters calls fn for every meter of a cell.

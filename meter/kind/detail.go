@@ -23,6 +23,7 @@ type Refusal struct {
 	Period    Period     `cbor:"10,keyasint,omitempty"`
 	Link      nhi.LinkID `cbor:"11,keyasint,omitzero"` // the budget of this link
 	Want      uint64     `cbor:"12,keyasint,omitempty"`
+	Over      uint64     `cbor:"13,keyasint,omitempty"` // claimed beyond limit and grants: takes no room
 }
 
 // Encode returns the detail.
@@ -77,7 +78,23 @@ type Closed struct {
 	Lease    uint64 `cbor:"1,keyasint"`
 	Settled  uint64 `cbor:"2,keyasint"` // spent within the grant
 	Returned uint64 `cbor:"3,keyasint"` // given back to every counter
-	Over     uint64 `cbor:"4,keyasint"` // spent beyond the grant
+	Over     uint64 `cbor:"4,keyasint"` // spent beyond the grant; 2^64−1 = at least that
+}
+
+// OverClaim is the detail of an accepted `quota.settle`, or `usage` with a lease, that says more than was granted.
+type OverClaim struct {
+	Lease uint64 `cbor:"1,keyasint"`
+	Over  uint64 `cbor:"2,keyasint"` // by this event
+	Sum   uint64 `cbor:"3,keyasint"` // and by all of the lease; 2^64−1 = at least that
+}
+
+// DecodeOverClaim parses the detail of an accepted settlement that says more than was granted.
+func DecodeOverClaim(detail []byte) (*OverClaim, error) {
+	var c OverClaim
+	if err := canon.UnmarshalMax(detail, &c, maxDetail); err != nil {
+		return nil, err
+	}
+	return &c, nil
 }
 
 // DecodeClosed parses the detail of an accepted `quota.close` or `quota.writeoff`.
@@ -98,7 +115,7 @@ type Threshold struct {
 	Start   int64  `cbor:"4,keyasint"` // of the period's instance, ns
 	Percent uint16 `cbor:"5,keyasint"`
 	Limit   uint64 `cbor:"6,keyasint"`
-	Used    uint64 `cbor:"7,keyasint"` // charged + excess
+	Used    uint64 `cbor:"7,keyasint"` // charged + excess + over
 }
 
 // LeaseExpiry is the body of `system.lease.expired`: the time to spend under a lease is over. What is not settled stays

@@ -9,6 +9,7 @@ const (
 	Settle   = "quota.settle"
 	Close    = "quota.close"
 	WriteOff = "quota.writeoff"
+	Correct  = "quota.correct"
 	Zone     = "admin.tz" // of the system log
 )
 

@@ -1,7 +1,10 @@
 package kind
 
 import (
+	"unicode/utf8"
+
 	"github.com/creto-systems/creto/nhi"
+	"github.com/creto-systems/creto/nhi/canon"
 )
 
 // Period is the length of time a quota's limit holds for. The numbers stand in signed bodies and in rows.
@@ -132,4 +135,70 @@ func (b *QuotaBody) Check() error {
 		last = t
 	}
 	return nil
+}
+
+// MaxReasonSize is the most bytes of the reason of a correction.
+const MaxReasonSize = 256
+
+// CorrectBody is the body of `quota.correct`: it takes back what one counter has beyond its limit and grants. Excess makes
+// room again; over comes off the invoice only. Signed by the tenant's authority or by who set the quota. What was charged
+// within a grant cannot be taken back, nor what is open: see `quota.writeoff`.
+type CorrectBody struct {
+	Account nhi.ID     `cbor:"1,keyasint,omitzero"` // whose quota's counter it is, or
+	Meter   string     `cbor:"2,keyasint"`
+	Period  Period     `cbor:"3,keyasint"`
+	Start   int64      `cbor:"4,keyasint"` // ns: of the period's instance, as queries have it
+	Excess  uint64     `cbor:"5,keyasint,omitempty"`
+	Over    uint64     `cbor:"6,keyasint,omitempty"`
+	Reason  string     `cbor:"7,keyasint"`
+	Link    nhi.LinkID `cbor:"8,keyasint,omitzero"` // whose budget's; the authority only
+}
+
+// Encode returns the canonical body.
+func (b CorrectBody) Encode() ([]byte, error) { return encode(b, b.Check) }
+
+// DecodeCorrectBody parses and checks the body of `quota.correct`.
+func DecodeCorrectBody(body []byte) (*CorrectBody, error) {
+	var b CorrectBody
+	return &b, decode(body, &b, b.Check, "correct")
+}
+
+// Check refuses what is out of bounds.
+func (b *CorrectBody) Check() error {
+	if err := CheckMeter(b.Meter); err != nil {
+		return err
+	}
+	switch {
+	case b.Account.IsZero() == b.Link.IsZero():
+		return invalid("account", "and link are both there or both missing")
+	case !b.Period.valid():
+		return invalid("period", "is unknown")
+	case b.Excess == 0 && b.Over == 0:
+		return invalid("excess", "and over are both zero")
+	case b.Reason == "" || len(b.Reason) > MaxReasonSize || !utf8.ValidString(b.Reason):
+		return invalid("reason", "is missing, too long or not UTF-8")
+	}
+	for _, r := range b.Reason {
+		if r < 0x20 || r >= 0x7f && r < 0xa0 {
+			return invalid("reason", "has a control character")
+		}
+	}
+	return nil
+}
+
+// Corrected is the detail of an accepted `quota.correct`: what the counter has left, canonical CBOR.
+type Corrected struct {
+	Charged uint64 `cbor:"1,keyasint"`
+	Open    uint64 `cbor:"2,keyasint"`
+	Excess  uint64 `cbor:"3,keyasint"`
+	Over    uint64 `cbor:"4,keyasint"`
+}
+
+// DecodeCorrected parses the detail of an accepted `quota.correct`.
+func DecodeCorrected(detail []byte) (*Corrected, error) {
+	var c Corrected
+	if err := canon.UnmarshalMax(detail, &c, maxDetail); err != nil {
+		return nil, err
+	}
+	return &c, nil
 }

@@ -98,7 +98,13 @@ func (w *world) busy() {
 	w.use(50, a, 0)
 	w.use(2000, 0, 0) // refused
 	b := reserve(200)
-	w.use(500, b, 0) // more than granted
+	w.use(500, b, 0)                          // more than granted
+	for from := uint64(1); from < 4; from++ { // and more than can be
+		w.use(kind.MaxAmount, b, from)
+	}
+	w.Accepted(w.submit(w.Event(w.Authority, kind.Correct, kind.CorrectBody{
+		Account: w.account, Meter: "tok", Period: kind.Total, Start: w.total(), Excess: 150, Over: kind.MaxAmount, Reason: "nobody has used that",
+	})))
 	w.submit(w.Under(w.link, w.agent, kind.Close, w.account, kind.CloseBody{Lease: a, Spent: 60}))
 	reserve(30)
 	w.Advance(time.Hour)
@@ -107,6 +113,9 @@ func (w *world) busy() {
 	w.checkpoint()
 	w.use(1, 0, 0)
 }
+
+// total is the start of the period that never ends.
+func (w *world) total() int64 { return meter.InstanceAt(kind.Total, 0, time.UTC, 0).Start }
 
 func (w *world) checkpoint() {
 	s := w.Read()
@@ -191,7 +200,7 @@ func TestEachCheckerFinds(t *testing.T) {
 		promise    func(w *world)
 	}{
 		{name: "a counter that forgets what is charged", want: "I6", change: counters(func(_, v []byte) []byte {
-			return append([]byte{1, 0}, v[len(v)-3:]...)
+			return append([]byte{1, 0}, v[len(v)-4:]...)
 		})},
 		{name: "a spend beyond the limit is accepted", want: "I6", change: func(v ledger.View, ev *ledger.Event, d *ledger.Decision) {
 			if d.Outcome == verify.OutcomeQuotaExhausted {
@@ -207,6 +216,12 @@ func TestEachCheckerFinds(t *testing.T) {
 				}
 			}
 		}},
+		{name: "an over-claim that takes room it does not have", want: "I6", change: counters(func(_, v []byte) []byte {
+			if n := len(v); v[n-2] != 0 { // over becomes excess
+				v[n-3], v[n-2] = v[n-3]+v[n-2], 0
+			}
+			return v
+		})},
 		{name: "a promise of another leaf", want: "I1", promise: func(w *world) { w.p.Acks[3].LeafHash[0] ^= 1 }},
 		{name: "a promise at another index", want: "I1", promise: func(w *world) { w.p.Acks[3].Index++ }},
 		{name: "a promise of another outcome", want: "I1", promise: func(w *world) { w.p.Acks[3].Outcome = verify.OutcomeDenied }},
@@ -217,8 +232,9 @@ func TestEachCheckerFinds(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, c.change)
 			w.use(100, 0, 0)
-			w.submit(w.Under(w.link, w.agent, kind.Reserve, w.account, kind.ReserveBody{Meter: "tok", Want: 100}))
+			lease := w.submit(w.Under(w.link, w.agent, kind.Reserve, w.account, kind.ReserveBody{Meter: "tok", Want: 10})).Index
 			w.use(2000, 0, 0)
+			w.use(50, lease, 0)
 			w.Seal()
 			w.checkpoint()
 			if c.promise != nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"math/bits"
 	"time"
 
 	"github.com/creto-systems/creto/ledger"
@@ -57,8 +56,18 @@ type counterID struct {
 }
 
 type counter struct {
-	charged, open, excess uint64
-	limit                 uint64
+	charged, open, excess, over uint64
+	limit                       uint64
+}
+
+// sum adds, and stays at the highest number, as counters do with what lies beyond limits and grants.
+func sum(a uint64, more ...uint64) uint64 {
+	for _, b := range more {
+		if a += b; a < b {
+			return math.MaxUint64
+		}
+	}
+	return a
 }
 
 type charge struct {
@@ -71,6 +80,7 @@ type charge struct {
 type lease struct {
 	meter                  string
 	granted, settled, over uint64
+	taken                  uint64 // of over, what took room
 	closed                 bool
 	list                   []charge
 }
@@ -186,6 +196,12 @@ func (q *quotas) leaf(e *ledger.StoredEvent) error {
 			return err
 		}
 		return q.close(b)
+	case kind.Correct:
+		b, err := kind.DecodeCorrectBody(body)
+		if err != nil {
+			return err
+		}
+		return q.correct(b)
 	case kind.Usage:
 		b, err := kind.DecodeUsageBody(body)
 		if err != nil {
@@ -277,6 +293,26 @@ func hold(c charge, k *counter, grown uint64) error {
 	return nil
 }
 
+// room is what excess counts in and over does not.
+func (k *counter) room(limit uint64) uint64 {
+	if used := sum(k.charged, k.open, k.excess); used < limit {
+		return limit - used
+	}
+	return 0
+}
+
+// limit is what the quota of a charge says now; the budget of a link says the same for ever.
+func (q *quotas) limit(c charge) uint64 {
+	if !c.id.link {
+		for _, n := range q.limits[level{c.id.id, c.id.meter}] {
+			if n.period == c.id.period {
+				return n.limit
+			}
+		}
+	}
+	return c.limit
+}
+
 func (q *quotas) spend(l *verify.Leaf, fact bool) error {
 	for _, n := range l.Quantities {
 		list, err := q.list(l.Account, l.Link, n.Meter, l.Time)
@@ -287,17 +323,13 @@ func (q *quotas) spend(l *verify.Leaf, fact bool) error {
 			k := q.counter(c)
 			in := uint64(0)
 			if c.holds {
-				used := k.charged + k.open + k.excess
-				room := uint64(0)
-				if used < c.limit {
-					room = c.limit - used
-				}
+				room := k.room(c.limit)
 				if in = min(n.N, room); in < n.N && !fact {
 					return fmt.Errorf("Q5: %d of %s accepted at %s, which has room for %d", n.N, n.Meter, c.id.id, room)
 				}
 				k.charged += in
 			}
-			k.excess += n.N - in
+			k.excess = sum(k.excess, n.N-in)
 			if err := hold(c, k, in); err != nil {
 				return err
 			}
@@ -365,13 +397,19 @@ func (q *quotas) settle(id, amount uint64) error {
 	if !l.closed {
 		in = min(amount, l.granted-l.settled)
 	}
+	// Beyond the grant: as an ask could have had it, and as much again as was granted at most, it takes room.
+	over := amount - in
+	take := min(over, l.granted-l.taken)
 	for _, c := range l.list {
-		k := q.counters[c.id]
-		if k == nil {
-			k = q.counter(c)
+		if c.holds {
+			take = min(take, q.counter(c).room(q.limit(c)))
 		}
+	}
+	for _, c := range l.list {
+		k := q.counter(c)
+		k.over = sum(k.over, over-take)
 		if !c.holds {
-			k.excess += amount
+			k.excess = sum(k.excess, in, take)
 			continue
 		}
 		if k.open < in {
@@ -379,10 +417,11 @@ func (q *quotas) settle(id, amount uint64) error {
 		}
 		k.open -= in
 		k.charged += in
-		k.excess += amount - in
+		k.excess = sum(k.excess, take)
 	}
 	l.settled += in
-	l.over += amount - in
+	l.taken += take
+	l.over = sum(l.over, over)
 	if l.settled > l.granted {
 		return fmt.Errorf("Q2: lease %d settled %d of %d", id, l.settled, l.granted)
 	}
@@ -396,10 +435,14 @@ func (q *quotas) close(b *kind.CloseBody) error {
 		return fmt.Errorf("lease %d was never granted", b.Lease)
 	case l.closed:
 		return fmt.Errorf("lease %d was closed before", b.Lease)
-	case b.Spent < l.settled+l.over:
+	case b.Spent < min(sum(l.settled, l.over), kind.MaxAmount):
 		return fmt.Errorf("lease %d closed with %d spent, %d were settled", b.Lease, b.Spent, l.settled+l.over)
 	}
-	if err := q.settle(b.Lease, b.Spent-l.settled-l.over); err != nil {
+	more := uint64(0)
+	if known := sum(l.settled, l.over); b.Spent > known {
+		more = b.Spent - known
+	}
+	if err := q.settle(b.Lease, more); err != nil {
 		return err
 	}
 	rest := l.granted - l.settled
@@ -413,6 +456,20 @@ func (q *quotas) close(b *kind.CloseBody) error {
 		}
 	}
 	l.closed = true
+	return nil
+}
+
+func (q *quotas) correct(b *kind.CorrectBody) error {
+	id := counterID{false, b.Account, b.Meter, b.Period, b.Start}
+	if !b.Link.IsZero() {
+		id.link, id.id = true, registry.BudgetCounter(b.Link)
+	}
+	k := q.counters[id]
+	if k == nil || k.excess < b.Excess || k.over < b.Over {
+		return fmt.Errorf("correction takes back %d and %d of %s, which is more than the counter has", b.Excess, b.Over, b.Meter)
+	}
+	k.excess -= b.Excess
+	k.over -= b.Over
 	return nil
 }
 
@@ -446,16 +503,16 @@ func (q *quotas) compare(rep Replica, t ledger.Tenant) {
 		if got == nil {
 			got = &counter{}
 		}
-		if got.charged != want.charged || got.open != want.open || got.excess != want.excess {
-			q.c.add("I6", q.at, "counter of %s, %s (%s, link %t): stored charged, open, excess %d %d %d; the leaves give %d %d %d",
-				id.id, id.meter, id.period, id.link, got.charged, got.open, got.excess, want.charged, want.open, want.excess)
+		if got.charged != want.charged || got.open != want.open || got.excess != want.excess || got.over != want.over {
+			q.c.add("I6", q.at, "counter of %s, %s (%s, link %t): stored charged, open, excess, over %d %d %d %d; the leaves give %d %d %d %d",
+				id.id, id.meter, id.period, id.link, got.charged, got.open, got.excess, got.over, want.charged, want.open, want.excess, want.over)
 		}
 		delete(stored, id)
 	}
 	for id, k := range stored {
-		if k.charged|k.open|k.excess != 0 {
-			q.c.add("I6", q.at, "counter of %s, %s (%s): stored charged, open, excess %d %d %d; no leaf charges it",
-				id.id, id.meter, id.period, k.charged, k.open, k.excess)
+		if k.charged|k.open|k.excess|k.over != 0 {
+			q.c.add("I6", q.at, "counter of %s, %s (%s): stored charged, open, excess, over %d %d %d %d; no leaf charges it",
+				id.id, id.meter, id.period, k.charged, k.open, k.excess, k.over)
 		}
 	}
 }
@@ -479,14 +536,14 @@ func readCounter(key, value []byte) (id counterID, k *counter, err error) {
 		return id, nil, errors.New("counter row is of another version")
 	}
 	value = value[1:]
-	for _, n := range []*uint64{&k.charged, &k.open, &k.excess} {
+	for _, n := range []*uint64{&k.charged, &k.open, &k.excess, &k.over} {
 		u, size := binary.Uvarint(value)
 		if size <= 0 {
 			return id, nil, errors.New("counter row is malformed")
 		}
 		*n, value = u, value[size:]
 	}
-	if sum, carry := bits.Add64(k.charged, k.open, 0); carry != 0 || sum > math.MaxInt64 {
+	if sum(k.charged, k.open) > math.MaxInt64 {
 		return id, nil, errors.New("counter row is out of range")
 	}
 	return id, k, nil
