@@ -23,6 +23,7 @@ type Approval struct {
 	ActionDigest  nhi.Digest
 	RequestDigest nhi.Digest
 	Rendered      nhi.Digest
+	PayloadDigest nhi.Digest // of the request's event
 	Reasoning     nhi.Digest // addendum of the request's leaf; zero = none
 	Reserve       []kind.Reservation
 	PolicyEpoch   uint64
@@ -74,7 +75,7 @@ func GetApproval(v ledger.View, id uint64) (*Approval, bool) {
 	s := &r.status
 	a := &Approval{
 		ID: id, ShortCode: kind.ShortCode(r.Request), State: s.State, Since: s.Since, Agent: r.Agent, Key: r.Key, Link: r.Link,
-		Account: r.Account, Action: r.Action, ActionDigest: r.Digest, RequestDigest: r.Request, Rendered: r.Rendered,
+		Account: r.Account, Action: r.Action, ActionDigest: r.Digest, RequestDigest: r.Request, Rendered: r.Rendered, PayloadDigest: r.Payload,
 		Reasoning: r.Reason, Reserve: r.Reserve, PolicyEpoch: r.Epoch, PolicyDigest: r.Policy, Policies: r.Policies,
 		Created: r.Created, Opens: s.Opens, NotAfter: r.End, Claim: s.Claim, Token: s.Token, StartBy: s.StartBy,
 		ReportBy: s.ReportBy, Leases: s.Leases, Report: s.Report, Result: s.Result, ResultDigest: s.Outcome,

@@ -112,7 +112,7 @@ func (o *Oversight) decideRequest(v ledger.View, ev *ledger.Event, at ledger.Sta
 	var end int64
 	for i := range r.Chains {
 		c := &r.Chains[i]
-		step, ok := feasibleStep(c, 0)
+		step, ok := c.Feasible(0)
 		if !ok {
 			return refuse(verify.OutcomeNotFound, kind.Refusal{
 				Reason: kind.ReasonNoApprovers,
@@ -140,7 +140,7 @@ func (o *Oversight) decideRequest(v ledger.View, ev *ledger.Event, at ledger.Sta
 	id := v.NextIndex()
 	statement := kind.RequestStatement{
 		V: 1, Ledger: v.LedgerID(), Tenant: ev.Tenant, Request: id, Payload: r.Payload, Action: r.Digest, Rendered: r.Rendered,
-		Policy: r.Policy, Chains: r.Chains, End: r.End,
+		Policy: r.Policy, Chains: r.Chains, End: r.End, Policies: r.Policies, Created: r.Created,
 	}
 	r.Request = statement.Digest()
 	d := ledger.Decision{

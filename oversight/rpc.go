@@ -156,7 +156,7 @@ func (s *service) ListApprovals(ctx context.Context, req *cretov1.ListApprovalsR
 		bytes := 0
 		for i, a := range list {
 			res.Approvals = append(res.Approvals, a.proto())
-			if bytes += len(a.Action.Parameters) + 512 + 32*len(a.Eligible); bytes > maxPageBytes && i < len(list)-1 {
+			if bytes += a.protoBytes(); bytes > maxPageBytes && i < len(list)-1 {
 				next = a.ID
 				break
 			}
@@ -210,7 +210,7 @@ func (a *Approval) proto() *cretov1.Approval {
 		RequestId: a.ID, ShortCode: a.ShortCode, Agent: a.Agent[:], State: a.State.String(), Operation: a.Action.Operation,
 		Resource: a.Action.Resource, Parameters: a.Action.Parameters, ActionDigest: a.ActionDigest[:], RequestDigest: a.RequestDigest[:],
 		Policies: a.Policies, Eligible: protoIDs(a.Eligible), CreatedNs: a.Created, DeadlineNs: a.Deadline, NotAfterNs: a.NotAfter,
-		StartByNs: a.StartBy,
+		StartByNs: a.StartBy, PayloadDigest: a.PayloadDigest[:], PolicyDigest: a.PolicyDigest[:], RenderedDigest: a.Rendered[:],
 	}
 	if a.Link != (nhi.LinkID{}) {
 		out.LinkId = a.Link[:]
@@ -230,6 +230,7 @@ func (a *Approval) proto() *cretov1.Approval {
 			out.DenyNeeded = step.Deny
 		}
 		out.Step = max(out.Step, uint32(c.Step))
+		out.ChainStatus = append(out.ChainStatus, &cretov1.ChainStatus{Chain: protoChain(&c.Chain), Step: uint32(c.Step), DeadlineNs: c.Deadline})
 	}
 	for i := range a.Votes {
 		vote := &a.Votes[i]
@@ -239,9 +240,25 @@ func (a *Approval) proto() *cretov1.Approval {
 		})
 	}
 	for _, r := range a.Reserve {
-		out.Reserve = append(out.Reserve, &cretov1.Quantity{Meter: r.Meter, N: r.Amount})
+		m := &cretov1.Reservation{Meter: r.Meter, N: r.Amount}
+		if !r.Account.IsZero() {
+			m.Account = r.Account[:]
+		}
+		out.Reserve = append(out.Reserve, m)
 	}
 	return out
+}
+
+// protoBytes is about how many bytes proto makes of it.
+func (a *Approval) protoBytes() int {
+	const perHuman = 20
+	n := 1024 + len(a.Action.Parameters) + perHuman*len(a.Eligible) + 64*len(a.Votes) + size(a.Policies)
+	for i := range a.Chains {
+		for _, s := range a.Chains[i].Steps {
+			n += 32 + perHuman*len(s.Eligible)
+		}
+	}
+	return n
 }
 
 func parseID(field string, b []byte, optional bool) (id nhi.ID, err error) {

@@ -79,7 +79,7 @@ func (r *request) settlePending(v ledger.View, at int64) {
 	for i := range r.Chains {
 		c, s := &r.Chains[i], r.status.Steps[i]
 		for s.Deadline <= at && tally.approvals(i) < c.Steps[s.Step].Approve {
-			next, ok := feasibleStep(c, int(s.Step)+1)
+			next, ok := c.Feasible(int(s.Step) + 1)
 			if !ok {
 				if s.Deadline < expired {
 					expired, chain = s.Deadline, c.Name
@@ -107,16 +107,6 @@ func (r *request) settlePending(v ledger.View, at int64) {
 		r.timers = append(r.timers, cancel, stepTimer(r.id, i, s.Deadline))
 		r.leaf(kind.Escalated, kind.Resolution{State: kind.StatePending, Chain: r.Chains[i].Name, Step: s.Step + 1, Time: old.Deadline})
 	}
-}
-
-// feasibleStep returns the first step from one on whose quorum the humans that are asked by then could reach.
-func feasibleStep(c *kind.Chain, from int) (int, bool) {
-	for i := from; i < len(c.Steps); i++ {
-		if uint64(len(c.Asked(i))) >= uint64(c.Steps[i].Approve) {
-			return i, true
-		}
-	}
-	return 0, false
 }
 
 func stepTimer(id uint64, chain int, due int64) ledger.Timer {

@@ -50,6 +50,8 @@ type approvalView struct {
 	ActionDigest  string           `json:"action_digest" table:"-"`
 	RequestDigest string           `json:"request_digest" table:"-"`
 	Read          *readView        `json:"read,omitempty" table:"-"`
+
+	Reserves []string `json:"-" table:"-"` // each reservation, with the account that pays
 }
 
 func (v approvalView) quietID() string { return v.Request.String() }
@@ -73,6 +75,11 @@ func approvalOf(p *cretov1.Approval) approvalView {
 			v.Reserve = make(map[string]count)
 		}
 		v.Reserve[q.GetMeter()] += count(q.GetN())
+		line := fmt.Sprintf("%d %s", q.GetN(), q.GetMeter())
+		if at := idOf(q.GetAccount()); at != v.Account {
+			line += " of account " + at
+		}
+		v.Reserves = append(v.Reserves, line)
 	}
 	for _, w := range p.GetVotes() {
 		v.Votes = append(v.Votes, voteView{idOf(w.GetApprover()), w.GetDecision(), count(w.GetIndex()), instantNs(w.GetTimeNs()), w.GetCounted()})
@@ -113,7 +120,7 @@ func (a *app) approvalRequestCmd() *cobra.Command {
 		Use: "request OPERATION RESOURCE", Short: "Ask people to approve one action",
 		Long: `Ask people to approve one action: an operation on a resource with parameters. Who decides, and by when, is said by the tenant's
 policy. If the policy lets the action happen without approval, that is the answer (exit code 2, reason "not needed").`,
-		Example: `  creto approval request pay account:ID --params '{"amount":"1200","currency":"EUR"}' --reason 'invoice 7' --as agent.key --link LINK
+		Example: `  creto approval request pay account:ID --params '{"amount":"1200","currency":"EUR"}' --reason 'invoice 7' --as agent.key --link LINK --account ID
   creto approval request mail.send list:all --reserve mails=500 --wait`,
 		Args: exactly("OPERATION", "RESOURCE"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -244,8 +251,8 @@ func approvalText(v approvalView) string {
 	line("agent", "%s", v.Agent)
 	line("under link", "%s", v.Link)
 	line("account", "%s", v.Account)
-	for _, m := range sortedKeys(v.Reserve) {
-		line("reserves", "%d %s", v.Reserve[m], m)
+	for _, r := range v.Reserves {
+		line("reserves", "%s", r)
 	}
 	line("asked because", "%s", strings.Join(v.Policies, ", "))
 	line("chains", "%s", strings.Join(v.Chains, ", "))
@@ -301,7 +308,7 @@ func (a *app) approvalAwaitCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "await REQUEST", Short: "Wait until a request is decided",
 		Long:    "Wait until a request is decided, however long that takes. Exit code 0 if it was approved, 5 if not.",
-		Example: "  creto approval await 120 && creto approval claim 120 --as agent.key --link LINK",
+		Example: "  creto approval await 120 && creto approval claim 120 --as agent.key --link LINK --account ACCOUNT",
 		Args:    exactly("REQUEST"),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := parseIndex("request", args[0])
@@ -361,7 +368,7 @@ func (a *app) approvalClaimCmd() *cobra.Command {
 		Long: `Take the grant of an approved request, once, with the key that asked, and reserve what it asked for. The fencing token shows it.
 
 Without --action-digest the action is taken from the request as this identity signed it.`,
-		Example: "  creto approval claim 120 --as agent.key --link LINK",
+		Example: "  creto approval claim 120 --as agent.key --link LINK --account ACCOUNT",
 		Args:    exactly("REQUEST"),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := parseIndex("request", args[0])
@@ -375,19 +382,14 @@ Without --action-digest the action is taken from the request as this identity si
 						return usageError(fmt.Errorf("--action-digest %q is not 64 hexadecimal digits", digest))
 					}
 				} else {
-					got, err := a.getApproval(ctx, w.client, w.Tenant(), id)
+					q, err := a.question(ctx, w, id)
 					if err != nil {
 						return err
 					}
-					p := got.GetApproval()
-					if err := stateError(p); err != nil {
+					if err := stateError(q.Approval); err != nil {
 						return err
 					}
-					b, err := a.ballot(ctx, w, p, kind.Approve)
-					if err != nil {
-						return err
-					}
-					action = b.ActionDigest
+					action = q.ActionDigest
 				}
 				r, err := w.Claim(ctx, id, action)
 				if err != nil {
@@ -417,7 +419,7 @@ func (a *app) approvalReportCmd() *cobra.Command {
 	var token, result, description string
 	c := &cobra.Command{
 		Use: "report REQUEST", Short: "Say how the approved action ended",
-		Example: "  creto approval report 120 --token TOKEN --result executed --as agent.key --link LINK",
+		Example: "  creto approval report 120 --token TOKEN --result executed --as agent.key --link LINK --account ACCOUNT",
 		Args:    exactly("REQUEST"),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := parseIndex("request", args[0])
@@ -455,7 +457,7 @@ func (a *app) approvalReportCmd() *cobra.Command {
 func (a *app) approvalCancelCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "cancel REQUEST", Short: "Take a request back",
-		Example: "  creto approval cancel 120 --as agent.key --link LINK",
+		Example: "  creto approval cancel 120 --as agent.key --link LINK --account ACCOUNT",
 		Args:    exactly("REQUEST"),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := parseIndex("request", args[0])

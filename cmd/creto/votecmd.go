@@ -9,10 +9,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/creto-systems/creto/ledger/verify"
-	"github.com/creto-systems/creto/nhi"
 	"github.com/creto-systems/creto/oversight/kind"
 	cretov1 "github.com/creto-systems/creto/proto/creto/v1"
+	creto "github.com/creto-systems/creto/sdk/go"
 )
 
 type votedView struct {
@@ -29,7 +28,9 @@ func (a *app) approvalVoteCmd(verb string, choice kind.Choice) *cobra.Command {
 	var yes bool
 	c := &cobra.Command{
 		Use: verb + " REQUEST", Short: strings.ToUpper(verb[:1]) + verb[1:] + " a request, with your own key",
-		Long: `Show a request, check that what is shown is what the agent signed, ask, and sign the decision with the human's own key (--as).
+		Long: `Show a request, ask, and sign the decision with the human's own key (--as). Before anything is shown, the agent's signature is
+verified under the key that the registry has for it, all that is shown of the question is held against what the agent signed, and the
+digest that the decision names is computed from it here. A difference ends the command.
 
 Without a terminal, --yes decides without being asked; with --action-digest, only if the request is about exactly that action.`,
 		Example: "  creto approval " + verb + " 120 --as ada.key\n  creto approval " + verb + " 120 --as ada.key --yes --reason 'checked with finance'",
@@ -43,25 +44,21 @@ Without a terminal, --yes decides without being asked; with --action-digest, onl
 				if w.key.Role != "human" {
 					return usageError(fmt.Errorf("this is the key of a %s; decisions are a human's", w.key.Role), "name the human's key file with --as")
 				}
-				got, err := a.getApproval(ctx, w.client, w.Tenant(), id)
+				q, err := a.question(ctx, w, id)
 				if err != nil {
 					return err
 				}
-				p := got.GetApproval()
-				body, err := a.ballot(ctx, w, p, choice)
-				if err != nil {
-					return err
-				}
+				body := q.Vote(choice)
 				if digest != "" && digest != hexHash(body.ActionDigest) {
 					return &failure{code: exitRefused, err: errors.New("the request is about another action than --action-digest")}
 				}
-				if err := a.confirm(p, verb, yes || digest != ""); err != nil {
+				if err := a.confirm(q.Approval, verb, yes || digest != ""); err != nil {
 					return err
 				}
 				// The time at the prompt does not count against --timeout.
 				ctx, cancel := context.WithTimeout(c.Context(), a.settings.timeout)
 				defer cancel()
-				r, err := w.Vote(ctx, *body, reason)
+				r, err := w.Vote(ctx, body, reason)
 				if err != nil {
 					return err
 				}
@@ -75,55 +72,13 @@ Without a terminal, --yes decides without being asked; with --action-digest, onl
 	return c
 }
 
-// ballot returns what the human signs, after holding what the server shows against what the agent signed.
-func (a *app) ballot(ctx context.Context, w *actor, p *cretov1.Approval, choice kind.Choice) (*kind.VoteBody, error) {
-	tenant := w.Tenant()
-	differs := func(what string) error {
-		return &failure{code: exitSignature, err: fmt.Errorf("request %d: %s is not what the agent signed", p.GetRequestId(), what),
-			hints: []string{"do not decide; keep this output and tell whoever runs the cluster"}}
+// question returns what a request asks, after holding what the server shows against what the agent signed.
+func (a *app) question(ctx context.Context, w *actor, id uint64) (*creto.Question, error) {
+	q, err := w.CheckApproval(ctx, id)
+	if e, ok := errors.AsType[*creto.MismatchError](err); ok {
+		return nil, &failure{code: exitSignature, err: err, hints: []string{e.Hint()}}
 	}
-	r, err := cretov1.NewEventServiceClient(w.client).GetEvent(ctx, &cretov1.GetEventRequest{Tenant: tenant[:], Index: p.GetRequestId()})
-	if err != nil {
-		return nil, fmt.Errorf("ask for the request's event: %w", err)
-	}
-	l, err := verify.DecodeLeaf(r.GetEvent().GetLeaf())
-	if err != nil {
-		return nil, fmt.Errorf("read the request's leaf: %w", err)
-	}
-	ev, err := nhi.DecodeEvent(r.GetEvent().GetPayload())
-	if err != nil {
-		return nil, fmt.Errorf("read the request's event: %w", err)
-	}
-	if nhi.PayloadDigest(r.GetEvent().GetPayload()) != l.Payload || ev.Kind != kind.Request || ev.Agent != l.Agent {
-		return nil, differs("the event")
-	}
-	b, err := kind.DecodeRequestBody(ev.Body)
-	if err != nil {
-		return nil, fmt.Errorf("read the request: %w", err)
-	}
-	act := b.Action
-	switch {
-	case act.Agent != nhi.ID(idBytes(p.GetAgent())):
-		return nil, differs("the agent")
-	case act.Operation != p.GetOperation() || act.Resource != p.GetResource():
-		return nil, differs("the operation or the resource")
-	case string(act.Parameters) != string(p.GetParameters()):
-		return nil, differs("a parameter")
-	case hexHash(act.Digest()) != hexOf(p.GetActionDigest()):
-		return nil, differs("the digest of the action")
-	case len(p.GetRequestDigest()) != len(nhi.Digest{}):
-		return nil, errors.New("read the request: its digest has the wrong length")
-	}
-	request := nhi.Digest(p.GetRequestDigest())
-	if kind.ShortCode(request) != p.GetShortCode() {
-		return nil, differs("the short code")
-	}
-	return &kind.VoteBody{Request: p.GetRequestId(), Choice: choice, ActionDigest: act.Digest(), RequestDigest: request}, nil
-}
-
-func idBytes(b []byte) (id nhi.ID) {
-	copy(id[:], b)
-	return id
+	return q, err
 }
 
 // confirm shows the request and asks, unless it was told not to.

@@ -134,6 +134,17 @@ func (c *Chain) Asked(step int) []nhi.ID {
 	return asked
 }
 
+// Feasible returns the first step from one on (from 0) whose quorum the humans that are asked by then could reach. Steps
+// that cannot are skipped.
+func (c *Chain) Feasible(from int) (step int, ok bool) {
+	for i := from; i < len(c.Steps); i++ {
+		if uint64(len(c.Asked(i))) >= uint64(c.Steps[i].Approve) {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
 // Union returns the sorted union of two sorted sets. It may return either of them.
 func Union(a, b []nhi.ID) []nhi.ID {
 	if len(a) == 0 {

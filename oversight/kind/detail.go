@@ -21,7 +21,8 @@ func decodeDetail[T any](what string, detail []byte) (*T, error) {
 }
 
 // RequestStatement is what a vote's request digest covers besides the vote itself: the signed request, what it asks for,
-// and under which policy and quorum it is decided, as frozen when it was opened.
+// and under which policy and quorum it is decided, as frozen when it was opened. Everything in it can be had, or computed,
+// by whoever reads the request, so that a voter signs what was shown and not what a server says its digest is.
 type RequestStatement struct {
 	V        uint64     `cbor:"1,keyasint"` // 1
 	Ledger   nhi.Digest `cbor:"2,keyasint"`
@@ -33,10 +34,16 @@ type RequestStatement struct {
 	Policy   nhi.Digest `cbor:"8,keyasint"`  // of the policy bundle
 	Chains   []Chain    `cbor:"9,keyasint"`  // with the humans who may in fact vote
 	End      int64      `cbor:"10,keyasint"` // ns: after it nothing is decided or claimed
+	Policies []string   `cbor:"11,keyasint"` // soft policies that an approval satisfies, sorted
+	Created  int64      `cbor:"12,keyasint"` // ns: time of the request's leaf, from which deadlines are counted
 }
 
 // Digest is SHA-256("creto/approval/request/v1\0" ‖ canonical CBOR of the statement).
 func (s *RequestStatement) Digest() nhi.Digest {
+	if s.Policies == nil { // no policies are an empty list, wherever they were read from
+		c := *s
+		c.Policies, s = []string{}, &c
+	}
 	return sha256.Sum256(append([]byte("creto/approval/request/v1\x00"), canon.MustMarshal(s)...))
 }
 

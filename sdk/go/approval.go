@@ -125,8 +125,8 @@ func holdFor(ctx context.Context) uint32 {
 	return uint32(min(max(left.Milliseconds(), 1), maxHold))
 }
 
-// Vote decides a request as a human, with the human's own key. Both digests are what the human was shown and checked; the
-// reason, if there is one, is kept as an addendum.
+// Vote decides a request as a human, with the human's own key. The body is Question.Vote of a question that CheckApproval
+// verified and the human was shown; the reason, if there is one, is kept as an addendum.
 func (a *Agent) Vote(ctx context.Context, body kind.VoteBody, reason string, opts ...EventOption) (*kind.Voted, error) {
 	if reason != "" {
 		opts = append(opts, withReasoning(reason, &body.Reason))

@@ -364,6 +364,131 @@ func (x *Vote) GetCounted() bool {
 	return false
 }
 
+// Reservation is an amount that the claim reserves, at an account.
+type Reservation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Meter         string                 `protobuf:"bytes,1,opt,name=meter,proto3" json:"meter,omitempty"`
+	N             uint64                 `protobuf:"varint,2,opt,name=n,proto3" json:"n,omitempty"`
+	Account       []byte                 `protobuf:"bytes,3,opt,name=account,proto3" json:"account,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reservation) Reset() {
+	*x = Reservation{}
+	mi := &file_creto_v1_oversight_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reservation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reservation) ProtoMessage() {}
+
+func (x *Reservation) ProtoReflect() protoreflect.Message {
+	mi := &file_creto_v1_oversight_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reservation.ProtoReflect.Descriptor instead.
+func (*Reservation) Descriptor() ([]byte, []int) {
+	return file_creto_v1_oversight_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Reservation) GetMeter() string {
+	if x != nil {
+		return x.Meter
+	}
+	return ""
+}
+
+func (x *Reservation) GetN() uint64 {
+	if x != nil {
+		return x.N
+	}
+	return 0
+}
+
+func (x *Reservation) GetAccount() []byte {
+	if x != nil {
+		return x.Account
+	}
+	return nil
+}
+
+// ChainStatus is a chain as it was frozen when the request was opened, with the
+// humans who may in fact vote, and where it stands.
+type ChainStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Chain *Chain                 `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
+	// That is asked now, from 0.
+	Step uint32 `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`
+	// Of that step.
+	DeadlineNs    int64 `protobuf:"varint,3,opt,name=deadline_ns,json=deadlineNs,proto3" json:"deadline_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChainStatus) Reset() {
+	*x = ChainStatus{}
+	mi := &file_creto_v1_oversight_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChainStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChainStatus) ProtoMessage() {}
+
+func (x *ChainStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_creto_v1_oversight_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChainStatus.ProtoReflect.Descriptor instead.
+func (*ChainStatus) Descriptor() ([]byte, []int) {
+	return file_creto_v1_oversight_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ChainStatus) GetChain() *Chain {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+func (x *ChainStatus) GetStep() uint32 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *ChainStatus) GetDeadlineNs() int64 {
+	if x != nil {
+		return x.DeadlineNs
+	}
+	return 0
+}
+
 type Approval struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	RequestId uint64                 `protobuf:"varint,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -376,30 +501,37 @@ type Approval struct {
 	Operation string `protobuf:"bytes,6,opt,name=operation,proto3" json:"operation,omitempty"`
 	Resource  string `protobuf:"bytes,7,opt,name=resource,proto3" json:"resource,omitempty"`
 	// RFC 8785 JSON.
-	Parameters    []byte      `protobuf:"bytes,8,opt,name=parameters,proto3" json:"parameters,omitempty"`
-	ActionDigest  []byte      `protobuf:"bytes,9,opt,name=action_digest,json=actionDigest,proto3" json:"action_digest,omitempty"`
-	RequestDigest []byte      `protobuf:"bytes,10,opt,name=request_digest,json=requestDigest,proto3" json:"request_digest,omitempty"`
-	Chains        []string    `protobuf:"bytes,11,rep,name=chains,proto3" json:"chains,omitempty"`
-	Policies      []string    `protobuf:"bytes,12,rep,name=policies,proto3" json:"policies,omitempty"`
-	Eligible      [][]byte    `protobuf:"bytes,13,rep,name=eligible,proto3" json:"eligible,omitempty"`
-	ApproveNeeded uint32      `protobuf:"varint,14,opt,name=approve_needed,json=approveNeeded,proto3" json:"approve_needed,omitempty"`
-	DenyNeeded    uint32      `protobuf:"varint,15,opt,name=deny_needed,json=denyNeeded,proto3" json:"deny_needed,omitempty"`
-	Votes         []*Vote     `protobuf:"bytes,16,rep,name=votes,proto3" json:"votes,omitempty"`
-	CreatedNs     int64       `protobuf:"varint,17,opt,name=created_ns,json=createdNs,proto3" json:"created_ns,omitempty"`
-	DeadlineNs    int64       `protobuf:"varint,18,opt,name=deadline_ns,json=deadlineNs,proto3" json:"deadline_ns,omitempty"`
-	NotAfterNs    int64       `protobuf:"varint,19,opt,name=not_after_ns,json=notAfterNs,proto3" json:"not_after_ns,omitempty"`
-	FencingToken  []byte      `protobuf:"bytes,20,opt,name=fencing_token,json=fencingToken,proto3" json:"fencing_token,omitempty"`
-	StartByNs     int64       `protobuf:"varint,21,opt,name=start_by_ns,json=startByNs,proto3" json:"start_by_ns,omitempty"`
-	Account       []byte      `protobuf:"bytes,22,opt,name=account,proto3" json:"account,omitempty"`
-	Reserve       []*Quantity `protobuf:"bytes,23,rep,name=reserve,proto3" json:"reserve,omitempty"`
-	Step          uint32      `protobuf:"varint,24,opt,name=step,proto3" json:"step,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Parameters    []byte         `protobuf:"bytes,8,opt,name=parameters,proto3" json:"parameters,omitempty"`
+	ActionDigest  []byte         `protobuf:"bytes,9,opt,name=action_digest,json=actionDigest,proto3" json:"action_digest,omitempty"`
+	RequestDigest []byte         `protobuf:"bytes,10,opt,name=request_digest,json=requestDigest,proto3" json:"request_digest,omitempty"`
+	Chains        []string       `protobuf:"bytes,11,rep,name=chains,proto3" json:"chains,omitempty"`
+	Policies      []string       `protobuf:"bytes,12,rep,name=policies,proto3" json:"policies,omitempty"`
+	Eligible      [][]byte       `protobuf:"bytes,13,rep,name=eligible,proto3" json:"eligible,omitempty"`
+	ApproveNeeded uint32         `protobuf:"varint,14,opt,name=approve_needed,json=approveNeeded,proto3" json:"approve_needed,omitempty"`
+	DenyNeeded    uint32         `protobuf:"varint,15,opt,name=deny_needed,json=denyNeeded,proto3" json:"deny_needed,omitempty"`
+	Votes         []*Vote        `protobuf:"bytes,16,rep,name=votes,proto3" json:"votes,omitempty"`
+	CreatedNs     int64          `protobuf:"varint,17,opt,name=created_ns,json=createdNs,proto3" json:"created_ns,omitempty"`
+	DeadlineNs    int64          `protobuf:"varint,18,opt,name=deadline_ns,json=deadlineNs,proto3" json:"deadline_ns,omitempty"`
+	NotAfterNs    int64          `protobuf:"varint,19,opt,name=not_after_ns,json=notAfterNs,proto3" json:"not_after_ns,omitempty"`
+	FencingToken  []byte         `protobuf:"bytes,20,opt,name=fencing_token,json=fencingToken,proto3" json:"fencing_token,omitempty"`
+	StartByNs     int64          `protobuf:"varint,21,opt,name=start_by_ns,json=startByNs,proto3" json:"start_by_ns,omitempty"`
+	Account       []byte         `protobuf:"bytes,22,opt,name=account,proto3" json:"account,omitempty"`
+	Reserve       []*Reservation `protobuf:"bytes,23,rep,name=reserve,proto3" json:"reserve,omitempty"`
+	Step          uint32         `protobuf:"varint,24,opt,name=step,proto3" json:"step,omitempty"`
+	// What the request digest covers beside what stands above, so that a voter can
+	// compute it: digests of the signed payload, of the policy bundle and of what
+	// approvers are shown, and the chains.
+	PayloadDigest  []byte         `protobuf:"bytes,25,opt,name=payload_digest,json=payloadDigest,proto3" json:"payload_digest,omitempty"`
+	PolicyDigest   []byte         `protobuf:"bytes,26,opt,name=policy_digest,json=policyDigest,proto3" json:"policy_digest,omitempty"`
+	RenderedDigest []byte         `protobuf:"bytes,27,opt,name=rendered_digest,json=renderedDigest,proto3" json:"rendered_digest,omitempty"`
+	ChainStatus    []*ChainStatus `protobuf:"bytes,28,rep,name=chain_status,json=chainStatus,proto3" json:"chain_status,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Approval) Reset() {
 	*x = Approval{}
-	mi := &file_creto_v1_oversight_proto_msgTypes[5]
+	mi := &file_creto_v1_oversight_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -411,7 +543,7 @@ func (x *Approval) String() string {
 func (*Approval) ProtoMessage() {}
 
 func (x *Approval) ProtoReflect() protoreflect.Message {
-	mi := &file_creto_v1_oversight_proto_msgTypes[5]
+	mi := &file_creto_v1_oversight_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -424,7 +556,7 @@ func (x *Approval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approval.ProtoReflect.Descriptor instead.
 func (*Approval) Descriptor() ([]byte, []int) {
-	return file_creto_v1_oversight_proto_rawDescGZIP(), []int{5}
+	return file_creto_v1_oversight_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Approval) GetRequestId() uint64 {
@@ -581,7 +713,7 @@ func (x *Approval) GetAccount() []byte {
 	return nil
 }
 
-func (x *Approval) GetReserve() []*Quantity {
+func (x *Approval) GetReserve() []*Reservation {
 	if x != nil {
 		return x.Reserve
 	}
@@ -595,6 +727,34 @@ func (x *Approval) GetStep() uint32 {
 	return 0
 }
 
+func (x *Approval) GetPayloadDigest() []byte {
+	if x != nil {
+		return x.PayloadDigest
+	}
+	return nil
+}
+
+func (x *Approval) GetPolicyDigest() []byte {
+	if x != nil {
+		return x.PolicyDigest
+	}
+	return nil
+}
+
+func (x *Approval) GetRenderedDigest() []byte {
+	if x != nil {
+		return x.RenderedDigest
+	}
+	return nil
+}
+
+func (x *Approval) GetChainStatus() []*ChainStatus {
+	if x != nil {
+		return x.ChainStatus
+	}
+	return nil
+}
+
 type GetApprovalRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tenant        []byte                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
@@ -606,7 +766,7 @@ type GetApprovalRequest struct {
 
 func (x *GetApprovalRequest) Reset() {
 	*x = GetApprovalRequest{}
-	mi := &file_creto_v1_oversight_proto_msgTypes[6]
+	mi := &file_creto_v1_oversight_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -618,7 +778,7 @@ func (x *GetApprovalRequest) String() string {
 func (*GetApprovalRequest) ProtoMessage() {}
 
 func (x *GetApprovalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_creto_v1_oversight_proto_msgTypes[6]
+	mi := &file_creto_v1_oversight_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -631,7 +791,7 @@ func (x *GetApprovalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetApprovalRequest.ProtoReflect.Descriptor instead.
 func (*GetApprovalRequest) Descriptor() ([]byte, []int) {
-	return file_creto_v1_oversight_proto_rawDescGZIP(), []int{6}
+	return file_creto_v1_oversight_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetApprovalRequest) GetTenant() []byte {
@@ -665,7 +825,7 @@ type GetApprovalResponse struct {
 
 func (x *GetApprovalResponse) Reset() {
 	*x = GetApprovalResponse{}
-	mi := &file_creto_v1_oversight_proto_msgTypes[7]
+	mi := &file_creto_v1_oversight_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -677,7 +837,7 @@ func (x *GetApprovalResponse) String() string {
 func (*GetApprovalResponse) ProtoMessage() {}
 
 func (x *GetApprovalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_creto_v1_oversight_proto_msgTypes[7]
+	mi := &file_creto_v1_oversight_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -690,7 +850,7 @@ func (x *GetApprovalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetApprovalResponse.ProtoReflect.Descriptor instead.
 func (*GetApprovalResponse) Descriptor() ([]byte, []int) {
-	return file_creto_v1_oversight_proto_rawDescGZIP(), []int{7}
+	return file_creto_v1_oversight_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetApprovalResponse) GetApproval() *Approval {
@@ -722,7 +882,7 @@ type ListApprovalsRequest struct {
 
 func (x *ListApprovalsRequest) Reset() {
 	*x = ListApprovalsRequest{}
-	mi := &file_creto_v1_oversight_proto_msgTypes[8]
+	mi := &file_creto_v1_oversight_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -734,7 +894,7 @@ func (x *ListApprovalsRequest) String() string {
 func (*ListApprovalsRequest) ProtoMessage() {}
 
 func (x *ListApprovalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_creto_v1_oversight_proto_msgTypes[8]
+	mi := &file_creto_v1_oversight_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -747,7 +907,7 @@ func (x *ListApprovalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApprovalsRequest.ProtoReflect.Descriptor instead.
 func (*ListApprovalsRequest) Descriptor() ([]byte, []int) {
-	return file_creto_v1_oversight_proto_rawDescGZIP(), []int{8}
+	return file_creto_v1_oversight_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListApprovalsRequest) GetTenant() []byte {
@@ -796,7 +956,7 @@ type ListApprovalsResponse struct {
 
 func (x *ListApprovalsResponse) Reset() {
 	*x = ListApprovalsResponse{}
-	mi := &file_creto_v1_oversight_proto_msgTypes[9]
+	mi := &file_creto_v1_oversight_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -808,7 +968,7 @@ func (x *ListApprovalsResponse) String() string {
 func (*ListApprovalsResponse) ProtoMessage() {}
 
 func (x *ListApprovalsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_creto_v1_oversight_proto_msgTypes[9]
+	mi := &file_creto_v1_oversight_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -821,7 +981,7 @@ func (x *ListApprovalsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApprovalsResponse.ProtoReflect.Descriptor instead.
 func (*ListApprovalsResponse) Descriptor() ([]byte, []int) {
-	return file_creto_v1_oversight_proto_rawDescGZIP(), []int{9}
+	return file_creto_v1_oversight_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListApprovalsResponse) GetApprovals() []*Approval {
@@ -858,7 +1018,7 @@ type AwaitApprovalRequest struct {
 
 func (x *AwaitApprovalRequest) Reset() {
 	*x = AwaitApprovalRequest{}
-	mi := &file_creto_v1_oversight_proto_msgTypes[10]
+	mi := &file_creto_v1_oversight_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -870,7 +1030,7 @@ func (x *AwaitApprovalRequest) String() string {
 func (*AwaitApprovalRequest) ProtoMessage() {}
 
 func (x *AwaitApprovalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_creto_v1_oversight_proto_msgTypes[10]
+	mi := &file_creto_v1_oversight_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -883,7 +1043,7 @@ func (x *AwaitApprovalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitApprovalRequest.ProtoReflect.Descriptor instead.
 func (*AwaitApprovalRequest) Descriptor() ([]byte, []int) {
-	return file_creto_v1_oversight_proto_rawDescGZIP(), []int{10}
+	return file_creto_v1_oversight_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AwaitApprovalRequest) GetTenant() []byte {
@@ -944,7 +1104,16 @@ const file_creto_v1_oversight_proto_rawDesc = "" +
 	"\bdecision\x18\x02 \x01(\tR\bdecision\x12\x14\n" +
 	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x17\n" +
 	"\atime_ns\x18\x04 \x01(\x03R\x06timeNs\x12\x18\n" +
-	"\acounted\x18\x05 \x01(\bR\acounted\"\xf4\x05\n" +
+	"\acounted\x18\x05 \x01(\bR\acounted\"K\n" +
+	"\vReservation\x12\x14\n" +
+	"\x05meter\x18\x01 \x01(\tR\x05meter\x12\f\n" +
+	"\x01n\x18\x02 \x01(\x04R\x01n\x12\x18\n" +
+	"\aaccount\x18\x03 \x01(\fR\aaccount\"i\n" +
+	"\vChainStatus\x12%\n" +
+	"\x05chain\x18\x01 \x01(\v2\x0f.creto.v1.ChainR\x05chain\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\rR\x04step\x12\x1f\n" +
+	"\vdeadline_ns\x18\x03 \x01(\x03R\n" +
+	"deadlineNs\"\xa6\a\n" +
 	"\bApproval\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\x04R\trequestId\x12\x1d\n" +
@@ -976,9 +1145,13 @@ const file_creto_v1_oversight_proto_rawDesc = "" +
 	"notAfterNs\x12#\n" +
 	"\rfencing_token\x18\x14 \x01(\fR\ffencingToken\x12\x1e\n" +
 	"\vstart_by_ns\x18\x15 \x01(\x03R\tstartByNs\x12\x18\n" +
-	"\aaccount\x18\x16 \x01(\fR\aaccount\x12,\n" +
-	"\areserve\x18\x17 \x03(\v2\x12.creto.v1.QuantityR\areserve\x12\x12\n" +
-	"\x04step\x18\x18 \x01(\rR\x04step\"\x8d\x01\n" +
+	"\aaccount\x18\x16 \x01(\fR\aaccount\x12/\n" +
+	"\areserve\x18\x17 \x03(\v2\x15.creto.v1.ReservationR\areserve\x12\x12\n" +
+	"\x04step\x18\x18 \x01(\rR\x04step\x12%\n" +
+	"\x0epayload_digest\x18\x19 \x01(\fR\rpayloadDigest\x12#\n" +
+	"\rpolicy_digest\x18\x1a \x01(\fR\fpolicyDigest\x12'\n" +
+	"\x0frendered_digest\x18\x1b \x01(\fR\x0erenderedDigest\x128\n" +
+	"\fchain_status\x18\x1c \x03(\v2\x15.creto.v1.ChainStatusR\vchainStatus\"\x8d\x01\n" +
 	"\x12GetApprovalRequest\x12\x1f\n" +
 	"\x06tenant\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x06tenant\x12\x1d\n" +
 	"\n" +
@@ -1024,47 +1197,50 @@ func file_creto_v1_oversight_proto_rawDescGZIP() []byte {
 	return file_creto_v1_oversight_proto_rawDescData
 }
 
-var file_creto_v1_oversight_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_creto_v1_oversight_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_creto_v1_oversight_proto_goTypes = []any{
 	(*GetPolicyRequest)(nil),      // 0: creto.v1.GetPolicyRequest
 	(*GetPolicyResponse)(nil),     // 1: creto.v1.GetPolicyResponse
 	(*Chain)(nil),                 // 2: creto.v1.Chain
 	(*Step)(nil),                  // 3: creto.v1.Step
 	(*Vote)(nil),                  // 4: creto.v1.Vote
-	(*Approval)(nil),              // 5: creto.v1.Approval
-	(*GetApprovalRequest)(nil),    // 6: creto.v1.GetApprovalRequest
-	(*GetApprovalResponse)(nil),   // 7: creto.v1.GetApprovalResponse
-	(*ListApprovalsRequest)(nil),  // 8: creto.v1.ListApprovalsRequest
-	(*ListApprovalsResponse)(nil), // 9: creto.v1.ListApprovalsResponse
-	(*AwaitApprovalRequest)(nil),  // 10: creto.v1.AwaitApprovalRequest
-	(*ReadInfo)(nil),              // 11: creto.v1.ReadInfo
-	(*Quantity)(nil),              // 12: creto.v1.Quantity
-	(Consistency)(0),              // 13: creto.v1.Consistency
+	(*Reservation)(nil),           // 5: creto.v1.Reservation
+	(*ChainStatus)(nil),           // 6: creto.v1.ChainStatus
+	(*Approval)(nil),              // 7: creto.v1.Approval
+	(*GetApprovalRequest)(nil),    // 8: creto.v1.GetApprovalRequest
+	(*GetApprovalResponse)(nil),   // 9: creto.v1.GetApprovalResponse
+	(*ListApprovalsRequest)(nil),  // 10: creto.v1.ListApprovalsRequest
+	(*ListApprovalsResponse)(nil), // 11: creto.v1.ListApprovalsResponse
+	(*AwaitApprovalRequest)(nil),  // 12: creto.v1.AwaitApprovalRequest
+	(*ReadInfo)(nil),              // 13: creto.v1.ReadInfo
+	(Consistency)(0),              // 14: creto.v1.Consistency
 }
 var file_creto_v1_oversight_proto_depIdxs = []int32{
 	2,  // 0: creto.v1.GetPolicyResponse.chains:type_name -> creto.v1.Chain
-	11, // 1: creto.v1.GetPolicyResponse.read:type_name -> creto.v1.ReadInfo
+	13, // 1: creto.v1.GetPolicyResponse.read:type_name -> creto.v1.ReadInfo
 	3,  // 2: creto.v1.Chain.steps:type_name -> creto.v1.Step
-	4,  // 3: creto.v1.Approval.votes:type_name -> creto.v1.Vote
-	12, // 4: creto.v1.Approval.reserve:type_name -> creto.v1.Quantity
-	13, // 5: creto.v1.GetApprovalRequest.consistency:type_name -> creto.v1.Consistency
-	5,  // 6: creto.v1.GetApprovalResponse.approval:type_name -> creto.v1.Approval
-	11, // 7: creto.v1.GetApprovalResponse.read:type_name -> creto.v1.ReadInfo
-	5,  // 8: creto.v1.ListApprovalsResponse.approvals:type_name -> creto.v1.Approval
-	11, // 9: creto.v1.ListApprovalsResponse.read:type_name -> creto.v1.ReadInfo
-	0,  // 10: creto.v1.OversightService.GetPolicy:input_type -> creto.v1.GetPolicyRequest
-	6,  // 11: creto.v1.OversightService.GetApproval:input_type -> creto.v1.GetApprovalRequest
-	8,  // 12: creto.v1.OversightService.ListApprovals:input_type -> creto.v1.ListApprovalsRequest
-	10, // 13: creto.v1.OversightService.AwaitApproval:input_type -> creto.v1.AwaitApprovalRequest
-	1,  // 14: creto.v1.OversightService.GetPolicy:output_type -> creto.v1.GetPolicyResponse
-	7,  // 15: creto.v1.OversightService.GetApproval:output_type -> creto.v1.GetApprovalResponse
-	9,  // 16: creto.v1.OversightService.ListApprovals:output_type -> creto.v1.ListApprovalsResponse
-	7,  // 17: creto.v1.OversightService.AwaitApproval:output_type -> creto.v1.GetApprovalResponse
-	14, // [14:18] is the sub-list for method output_type
-	10, // [10:14] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	2,  // 3: creto.v1.ChainStatus.chain:type_name -> creto.v1.Chain
+	4,  // 4: creto.v1.Approval.votes:type_name -> creto.v1.Vote
+	5,  // 5: creto.v1.Approval.reserve:type_name -> creto.v1.Reservation
+	6,  // 6: creto.v1.Approval.chain_status:type_name -> creto.v1.ChainStatus
+	14, // 7: creto.v1.GetApprovalRequest.consistency:type_name -> creto.v1.Consistency
+	7,  // 8: creto.v1.GetApprovalResponse.approval:type_name -> creto.v1.Approval
+	13, // 9: creto.v1.GetApprovalResponse.read:type_name -> creto.v1.ReadInfo
+	7,  // 10: creto.v1.ListApprovalsResponse.approvals:type_name -> creto.v1.Approval
+	13, // 11: creto.v1.ListApprovalsResponse.read:type_name -> creto.v1.ReadInfo
+	0,  // 12: creto.v1.OversightService.GetPolicy:input_type -> creto.v1.GetPolicyRequest
+	8,  // 13: creto.v1.OversightService.GetApproval:input_type -> creto.v1.GetApprovalRequest
+	10, // 14: creto.v1.OversightService.ListApprovals:input_type -> creto.v1.ListApprovalsRequest
+	12, // 15: creto.v1.OversightService.AwaitApproval:input_type -> creto.v1.AwaitApprovalRequest
+	1,  // 16: creto.v1.OversightService.GetPolicy:output_type -> creto.v1.GetPolicyResponse
+	9,  // 17: creto.v1.OversightService.GetApproval:output_type -> creto.v1.GetApprovalResponse
+	11, // 18: creto.v1.OversightService.ListApprovals:output_type -> creto.v1.ListApprovalsResponse
+	9,  // 19: creto.v1.OversightService.AwaitApproval:output_type -> creto.v1.GetApprovalResponse
+	16, // [16:20] is the sub-list for method output_type
+	12, // [12:16] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_creto_v1_oversight_proto_init() }
@@ -1079,7 +1255,7 @@ func file_creto_v1_oversight_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_creto_v1_oversight_proto_rawDesc), len(file_creto_v1_oversight_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
