@@ -59,8 +59,12 @@ as it is.
 
 --scope ACTION[,ACTION…]:RESOURCE[:METER=MAX…]  what may be done. An action is a kind of event ("usage", "quota.*") or the name
 of an operation; a resource is "*", "account:ID" (that account and all below it), or the exact name of something. Repeat it.
---budget METER:LIMIT:WINDOW  what all of it together may use; WINDOW is hour, day, week, month or total. Repeat it.`,
+--budget METER:LIMIT:WINDOW  what all of it together may use; WINDOW is hour, day, week, month or total. Repeat it.
+
+Whoever acts under a scope of "account:ID" names that account, or one below it, with --account in each command; otherwise the act is
+outside of the scope. Asking for an approval takes both "approval.*" and the operation itself.`,
 		Example: `  creto delegation create --as ada.key --authority acme/authority.key --to AGENT --scope 'usage,quota.*:account:ID' --ttl 8h
+  creto delegation create --as ada.key --to AGENT --scope 'pay,approval.*:account:ID'
   creto delegation create --as agent.key --parent LINK --to OTHER --scope 'usage:account:ID:tokens=5000' --budget tokens:100000:day`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return a.delegationCreate(c, o) },
