@@ -27,13 +27,16 @@ func (a *app) eventSubmitCmd() *cobra.Command {
 		Long: `Sign one event of any kind as the identity of --as and submit it, or submit an envelope that somebody has signed (--envelope).
 
 --body is JSON; an object whose keys are numbers becomes a CBOR map with integer keys, "hex:…" and "id:…" strings become bytes.
-The shape of each kind's body is in docs/formats.md. --sign writes the signed envelope to a file instead of submitting it, and the
-addenda, of which it has only digests, to a second one (FILE.addenda), from which --envelope takes them.
+Which integer stands for what in a kind's body is said by the source in nhi/registry, meter/kind, oversight/kind and sandbox/kind;
+most kinds have a command that makes it (creto usage add, creto quota set, …). --sign writes the signed envelope to a file instead of
+submitting it, and the addenda, of which it has only digests, to a second one (FILE.addenda), from which --envelope takes them.
 
-With --id the same intent takes effect once, however often it is submitted.`,
-		Example: `  creto event submit --as agent.key --link LINK --kind message.note --body '{"1": "hello"}'
-  creto event submit --as agent.key --kind message.note --body @note.json --sign note.envelope
-  creto event submit --envelope note.envelope`,
+An event of one --id takes effect at most once. This command signs anew each time, so that running it again with the same --id is
+refused as a conflict, which names the leaf that took effect. To try again and get the first answer, sign once with --sign and submit
+that envelope as often as it takes.`,
+		Example: `  creto event submit --as agent.key --link LINK --account ACCOUNT --kind usage --body '{"1": {"tokens": 3}}'
+  creto event submit --as agent.key --link LINK --account ACCOUNT --kind usage --body @usage.json --sign usage.envelope
+  creto event submit --envelope usage.envelope`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if o.envelope != "" {
