@@ -280,7 +280,7 @@ func (a *app) quotaSettleCmd() *cobra.Command {
 	var from, to uint64
 	c := &cobra.Command{
 		Use: "settle LEASE AMOUNT", Short: "Say what a range of a lease's spends came to",
-		Example: "  creto quota settle 120 1500 --from 0 --to 3 --as agent.key --link LINK",
+		Example: "  creto quota settle 120 1500 --from 0 --to 3 --as agent.key --link LINK --account ACCOUNT",
 		Args:    exactly("LEASE", "AMOUNT"),
 		RunE: func(c *cobra.Command, args []string) error {
 			lease, err := parseIndex("lease", args[0])
@@ -308,7 +308,7 @@ func (a *app) quotaSettleCmd() *cobra.Command {
 func (a *app) quotaCloseCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "close LEASE SPENT", Short: "End a lease; the rest goes back",
-		Example: "  creto quota close 120 1500 --as agent.key --link LINK",
+		Example: "  creto quota close 120 1500 --as agent.key --link LINK --account ACCOUNT",
 		Args:    exactly("LEASE", "SPENT"),
 		RunE: func(c *cobra.Command, args []string) error {
 			lease, err := parseIndex("lease", args[0])
@@ -397,8 +397,10 @@ func (a *app) usageQueryCmd() *cobra.Command {
 	}
 	c := &cobra.Command{
 		Use: "query", Short: "Sum what was used",
-		Long:    "Exact sums and counts of what was used at --account and below it (default: the whole tenant), by consensus time.",
-		Example: "  creto usage query --meter tokens --from 24h --window hour\n  creto usage query --group-by agent --group-by meter -o json",
+		Long: `Sums and counts of what was used at --account and below it (default: the whole tenant), under --link if one is given, by
+consensus time. They are kept by the hour: a period that begins or ends within an hour is answered with all of that hour, and the
+answer then says that it is not exact.`,
+		Example: "  creto usage query --meter tokens --from 2026-11-01 --window day\n  creto usage query --group-by agent --group-by meter -o json",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			from, to, err := timeRange(o.from, o.to)
