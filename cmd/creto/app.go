@@ -66,7 +66,7 @@ func (a *app) root() *cobra.Command {
 
 Start with a cluster on this machine:
 
-  creto dev --ready dev.json        # in one shell
+  creto dev --ready dev.json             # in one shell; it prints what to try
   eval "$(creto env --ready dev.json)"   # in another
   creto event list
 

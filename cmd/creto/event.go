@@ -297,7 +297,7 @@ func (a *app) eventTailCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use: "tail", Short: "Follow the log",
 		Long: `Print matching leaves as they are sequenced, from now on or from --from-index. It goes on through the loss of a node, without
-a gap and without repetition. Without -f it ends where the log ends.`,
+a gap and without repetition. Without -f it prints the last ten leaves, or those from --from-index on, and ends.`,
 		Example: "  creto event tail -f\n  creto event tail -f --kind approval.request -o jsonl",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -77,7 +77,8 @@ func (a *app) identityCreateCmd() *cobra.Command {
 		Use: "create", Short: "Make a key and register an identity with it",
 		Long: `Make a new id and a composite key (ML-DSA-65 and Ed25519), keep the key in a file under a passphrase, and register both.
 
-Signed by the tenant's authority (--as). The passphrase is asked for, or read from --passphrase-file.`,
+Signed by the tenant's authority (--as). The passphrase is asked for, or read from --passphrase-file. The name is shown by
+creto event get INDEX --addenda, INDEX being the leaf that this prints, until creto identity erase INDEX.`,
 		Example: `  creto identity create --as acme/authority.key --type human --name 'Ada' --out ada.key
   creto identity create --as acme/authority.key --type agent --out agent.key --plain`,
 		Args: noArgs,
@@ -169,7 +170,7 @@ func (a *app) identityRotateCmd() *cobra.Command {
 		Use: "rotate ID", Short: "Give an identity a new key",
 		Long: `Give an identity a new key. The old one signs until the overlap has passed; without an overlap it ends at once.
 
-Signed by the identity's current key, or by the tenant's authority (--as).`,
+Signed by the identity's current key, or by the tenant's authority (--as). An agent names its chain as well (--link).`,
 		Example: "  creto identity rotate ID --as ada.key --out ada-2.key --overlap 1h",
 		Args:    exactly("ID"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -229,7 +230,7 @@ func (a *app) identityStatusCmd(verb, kind, short string) *cobra.Command {
 	var reason, since, key string
 	c := &cobra.Command{
 		Use: verb + " ID", Short: short,
-		Long:    short + ".\n\nSigned by the tenant's authority, or by the identity itself (--as).",
+		Long:    short + ".\n\nSigned by the tenant's authority, or by the identity itself (--as). An agent names its chain as well (--link).",
 		Example: "  creto identity " + verb + " ID --as acme/authority.key --reason left",
 		Args:    exactly("ID"),
 		RunE: func(c *cobra.Command, args []string) error {
