@@ -151,9 +151,9 @@ them, and the proof that leads to a published checkpoint. Without bounds, all of
 
 With --system, of the system log, which operators may read: from the genesis on it names every node key that was ever in force, and
 creto verify holds the trust file against it.`,
-		Example: `  creto ledger export --from 2026-11-01 --to 2026-12-01 --payloads --out november.creto-proof
-  creto verify november.creto-proof --report november.html
-  creto ledger export --system --payloads --out system.creto-proof`,
+		Example: `  creto ledger export --from 2026-11-01 --to 2026-12-01 --payloads --out november.creto-complete
+  creto verify november.creto-complete --report november.html
+  creto ledger export --system --payloads --out system.creto-complete`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			from, to, err := timeRange(o.from, o.to)
