@@ -49,8 +49,12 @@ in the directory's spool and are sent again.
 
 --template NAME=DIR offers a root file system; what changes in DIR later does not matter. Isolation comes from bubblewrap or runc,
 whichever works on this machine; --backend picks and orders them. SIGTERM ends it in order.`,
-		Example: "  creto sandbox-node --dir /var/lib/creto-sandbox --tenant TENANT --template demo=/srv/demo-rootfs",
-		Args:    noArgs,
+		Example: `  creto sandbox-node --dir /var/lib/creto-sandbox --tenant TENANT --template demo=/srv/demo-rootfs
+  # from nothing, beside creto dev, with what creto env has set:
+  creto cluster token --role sandbox -q > join-token
+  creto cluster join --role sandbox --addr "${CRETO_ADDR%%,*}" --join-token-file join-token --dir sandbox-node
+  creto sandbox-node --dir sandbox-node --template demo=/srv/demo-rootfs`,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.sandboxNode(c.Context(), o)
 		},
