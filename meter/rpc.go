@@ -100,7 +100,7 @@ func (s *service) GetQuota(ctx context.Context, req *cretov1.GetQuotaRequest) (*
 func (c *Counter) proto() *cretov1.Counter {
 	out := &cretov1.Counter{
 		Account: optionalID(c.Account), Meter: c.Meter, Period: c.Quota.Period.String(), Mode: c.Quota.Mode.String(), Limit: c.Quota.Limit,
-		Charged: c.Charged, Open: c.Open, Excess: c.Excess, Remaining: c.Remaining, PeriodStartNs: c.Start,
+		Charged: c.Charged, Open: c.Open, Excess: c.Excess, Over: c.Over, Remaining: c.Remaining, PeriodStartNs: c.Start,
 	}
 	if c.Link != (nhi.LinkID{}) {
 		out.LinkId = c.Link[:]

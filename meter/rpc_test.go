@@ -44,6 +44,13 @@ func TestService(t *testing.T) {
 	if c := quota.Counters[1]; c.Period != "total" || c.Open != 10 || c.Remaining != 990 || c.ResetsAtNs != 0 {
 		t.Errorf("got %v for the organisation", c)
 	}
+	w.ok(w.settle(g.Lease, 50, 0, 1))
+	if quota, err = s.GetQuota(ctx, &cretov1.GetQuotaRequest{Tenant: tenantID[:], Account: acctOrg[:]}); err != nil || len(quota.Counters) != 1 {
+		t.Fatalf("got %v (%v), want one counter", quota, err)
+	}
+	if c := quota.Counters[0]; c.Charged != 10 || c.Open != 0 || c.Excess != 10 || c.Over != 30 || c.Remaining != 980 {
+		t.Errorf("got %v for the organisation, want 10 charged, 10 excess, 30 over", c)
+	}
 	usage, err := s.QueryUsage(ctx, &cretov1.QueryUsageRequest{
 		Tenant: tenantID[:], FromTimeNs: day1, ToTimeNs: day2, Window: "day", GroupBy: []string{"account", "agent", "meter", "link"}, Consistency: cretov1.Consistency_CONSISTENCY_STALE,
 	})

@@ -109,14 +109,19 @@ type Counter struct {
 	// hour, day, week, month, total.
 	Period string `protobuf:"bytes,4,opt,name=period,proto3" json:"period,omitempty"`
 	// block, overage, notify, observe.
-	Mode          string `protobuf:"bytes,5,opt,name=mode,proto3" json:"mode,omitempty"`
-	Limit         uint64 `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`
-	Charged       uint64 `protobuf:"varint,7,opt,name=charged,proto3" json:"charged,omitempty"`
-	Open          uint64 `protobuf:"varint,8,opt,name=open,proto3" json:"open,omitempty"`
-	Excess        uint64 `protobuf:"varint,9,opt,name=excess,proto3" json:"excess,omitempty"`
+	Mode    string `protobuf:"bytes,5,opt,name=mode,proto3" json:"mode,omitempty"`
+	Limit   uint64 `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`
+	Charged uint64 `protobuf:"varint,7,opt,name=charged,proto3" json:"charged,omitempty"`
+	Open    uint64 `protobuf:"varint,8,opt,name=open,proto3" json:"open,omitempty"`
+	// Beyond what Q1 counts, and taking room: spent where the quota does not block, or beyond a grant as far as an ask could
+	// have had it. 2^64-1 says at least that much.
+	Excess uint64 `protobuf:"varint,9,opt,name=excess,proto3" json:"excess,omitempty"`
+	// limit - charged - open - excess, never below zero.
 	Remaining     uint64 `protobuf:"varint,10,opt,name=remaining,proto3" json:"remaining,omitempty"`
 	PeriodStartNs int64  `protobuf:"varint,11,opt,name=period_start_ns,json=periodStartNs,proto3" json:"period_start_ns,omitempty"`
 	ResetsAtNs    int64  `protobuf:"varint,12,opt,name=resets_at_ns,json=resetsAtNs,proto3" json:"resets_at_ns,omitempty"`
+	// Claimed beyond that, and taking no room. 2^64-1 says at least that much.
+	Over          uint64 `protobuf:"varint,13,opt,name=over,proto3" json:"over,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -231,6 +236,13 @@ func (x *Counter) GetPeriodStartNs() int64 {
 func (x *Counter) GetResetsAtNs() int64 {
 	if x != nil {
 		return x.ResetsAtNs
+	}
+	return 0
+}
+
+func (x *Counter) GetOver() uint64 {
+	if x != nil {
+		return x.Over
 	}
 	return 0
 }
@@ -407,15 +419,16 @@ func (x *QueryUsageRequest) GetConsistency() Consistency {
 }
 
 type UsageRow struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	FromTimeNs    int64                  `protobuf:"varint,1,opt,name=from_time_ns,json=fromTimeNs,proto3" json:"from_time_ns,omitempty"`
-	ToTimeNs      int64                  `protobuf:"varint,2,opt,name=to_time_ns,json=toTimeNs,proto3" json:"to_time_ns,omitempty"`
-	Account       []byte                 `protobuf:"bytes,3,opt,name=account,proto3" json:"account,omitempty"`
-	Agent         []byte                 `protobuf:"bytes,4,opt,name=agent,proto3" json:"agent,omitempty"`
-	LinkId        []byte                 `protobuf:"bytes,5,opt,name=link_id,json=linkId,proto3" json:"link_id,omitempty"`
-	Meter         string                 `protobuf:"bytes,6,opt,name=meter,proto3" json:"meter,omitempty"`
-	Sum           uint64                 `protobuf:"varint,7,opt,name=sum,proto3" json:"sum,omitempty"`
-	Count         uint64                 `protobuf:"varint,8,opt,name=count,proto3" json:"count,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	FromTimeNs int64                  `protobuf:"varint,1,opt,name=from_time_ns,json=fromTimeNs,proto3" json:"from_time_ns,omitempty"`
+	ToTimeNs   int64                  `protobuf:"varint,2,opt,name=to_time_ns,json=toTimeNs,proto3" json:"to_time_ns,omitempty"`
+	Account    []byte                 `protobuf:"bytes,3,opt,name=account,proto3" json:"account,omitempty"`
+	Agent      []byte                 `protobuf:"bytes,4,opt,name=agent,proto3" json:"agent,omitempty"`
+	LinkId     []byte                 `protobuf:"bytes,5,opt,name=link_id,json=linkId,proto3" json:"link_id,omitempty"`
+	Meter      string                 `protobuf:"bytes,6,opt,name=meter,proto3" json:"meter,omitempty"`
+	// 2^64-1 says at least that much.
+	Sum           uint64 `protobuf:"varint,7,opt,name=sum,proto3" json:"sum,omitempty"`
+	Count         uint64 `protobuf:"varint,8,opt,name=count,proto3" json:"count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -509,7 +522,7 @@ func (x *UsageRow) GetCount() uint64 {
 type QueryUsageResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Rows  []*UsageRow            `protobuf:"bytes,1,rep,name=rows,proto3" json:"rows,omitempty"`
-	// True: sums are exact as of read.tree_size.
+	// True: sums are exact as of read.tree_size, for the very window that was asked for.
 	Exact         bool      `protobuf:"varint,2,opt,name=exact,proto3" json:"exact,omitempty"`
 	Read          *ReadInfo `protobuf:"bytes,3,opt,name=read,proto3" json:"read,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -942,7 +955,7 @@ const file_creto_v1_meter_proto_rawDesc = "" +
 	"\aaccount\x18\x02 \x01(\fB\a\xbaH\x04z\x02h\x10R\aaccount\x12\x1d\n" +
 	"\x05meter\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\x05meter\x12 \n" +
 	"\alink_id\x18\x04 \x01(\fB\a\xbaH\x04z\x02\x18 R\x06linkId\x127\n" +
-	"\vconsistency\x18\x05 \x01(\x0e2\x15.creto.v1.ConsistencyR\vconsistency\"\xc2\x02\n" +
+	"\vconsistency\x18\x05 \x01(\x0e2\x15.creto.v1.ConsistencyR\vconsistency\"\xd6\x02\n" +
 	"\aCounter\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\fR\aaccount\x12\x17\n" +
 	"\alink_id\x18\x02 \x01(\fR\x06linkId\x12\x14\n" +
@@ -957,7 +970,8 @@ const file_creto_v1_meter_proto_rawDesc = "" +
 	" \x01(\x04R\tremaining\x12&\n" +
 	"\x0fperiod_start_ns\x18\v \x01(\x03R\rperiodStartNs\x12 \n" +
 	"\fresets_at_ns\x18\f \x01(\x03R\n" +
-	"resetsAtNs\"i\n" +
+	"resetsAtNs\x12\x12\n" +
+	"\x04over\x18\r \x01(\x04R\x04over\"i\n" +
 	"\x10GetQuotaResponse\x12-\n" +
 	"\bcounters\x18\x01 \x03(\v2\x11.creto.v1.CounterR\bcounters\x12&\n" +
 	"\x04read\x18\x02 \x01(\v2\x12.creto.v1.ReadInfoR\x04read\"\xf6\x02\n" +
