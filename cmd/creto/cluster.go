@@ -265,7 +265,7 @@ If the answer is lost, run the same command again: it asks with the same keys, w
 				a.say("next: an admin runs `creto cluster add %s %s`, then start `creto server --dir %s`, then `creto cluster promote %s`",
 					r.NodeID, o.cfg.Listen.Peer, r.Dir, r.NodeID)
 			} else {
-				a.say("next: creto sandbox-node --dir %s", r.Dir)
+				a.say("next: creto sandbox-node --dir %s --tenant TENANT --template NAME=DIR", r.Dir)
 			}
 			return nil
 		},

@@ -204,7 +204,7 @@ func (a *app) sandboxListCmd() *cobra.Command {
 	var state string
 	var limit uint32
 	c := &cobra.Command{
-		Use: "list", Short: "List runs, newest first", Args: noArgs,
+		Use: "list", Short: "List runs, oldest first", Args: noArgs,
 		Example: "  creto sandbox list --state finished",
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.tenantCall(c.Context(), func(ctx context.Context, cl *creto.Client, tenant []byte) error {
