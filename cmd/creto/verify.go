@@ -54,7 +54,7 @@ Compare the trust file's twelve words (creto ledger trust) over another channel 
 Exit codes: 10 signature, 11 inclusion, 12 consistency, 13 untrusted, 14 malformed. With several files it is that of the
 first failure.`,
 		Example: `  creto verify leaf-42.creto-proof --trust trust.txt
-  creto verify november.creto-proof --trust trust.txt --report november.html
+  creto verify november.creto-complete --trust trust.txt --report november.html
   creto verify --index 42 --tenant TENANT leaf.creto-proof -o json`,
 		Args:        atLeast("FILE"),
 		Annotations: map[string]string{localOnly: "1"},
