@@ -99,6 +99,7 @@ type counterView struct {
 	Charged   count   `json:"charged"`
 	Open      count   `json:"open"`
 	Excess    count   `json:"excess"`
+	Over      count   `json:"over"`
 	Remaining count   `json:"remaining"`
 	Start     instant `json:"period_start" table:"-"`
 	ResetsAt  instant `json:"resets_at"`
@@ -109,7 +110,7 @@ func (c counterView) quietID() string { return c.Remaining.String() }
 func counterOf(p *cretov1.Counter) counterView {
 	v := counterView{
 		Account: idOf(p.GetAccount()), Link: hashOf(p.GetLinkId()), Meter: p.GetMeter(), Period: p.GetPeriod(), Mode: p.GetMode(),
-		Limit: count(p.GetLimit()), Charged: count(p.GetCharged()), Open: count(p.GetOpen()), Excess: count(p.GetExcess()),
+		Limit: count(p.GetLimit()), Charged: count(p.GetCharged()), Open: count(p.GetOpen()), Excess: count(p.GetExcess()), Over: count(p.GetOver()),
 		Remaining: count(p.GetRemaining()), Start: instantNs(p.GetPeriodStartNs()), ResetsAt: instantNs(p.GetResetsAtNs()),
 	}
 	return v
@@ -138,7 +139,8 @@ func (a *app) quotaCmd() *cobra.Command {
 	return noun("quota", "Limits, and leases on what is left of them",
 		`A quota limits a meter at an account, and everything below it, for a period. A lease sets an amount aside for one holder to
 spend without asking again.`,
-		a.completeFirst(a.quotaSetCmd(), completeAccounts), a.completeFirst(a.quotaGetCmd(), completeAccounts), a.quotaReserveCmd(), a.quotaSettleCmd(), a.quotaCloseCmd())
+		a.completeFirst(a.quotaSetCmd(), completeAccounts), a.completeFirst(a.quotaGetCmd(), completeAccounts), a.quotaReserveCmd(), a.quotaSettleCmd(), a.quotaCloseCmd(),
+		a.completeFirst(a.quotaCorrectCmd(), completeAccounts))
 }
 
 func (a *app) quotaSetCmd() *cobra.Command {
