@@ -104,8 +104,11 @@ func TestPublish(t *testing.T) {
 	}
 	// Nothing that does not compile gets past the edge; all that is wrong is said.
 	for name, bad := range map[string]*kind.PublishBody{
-		"permit in the soft set":  w.publishBody(hardText, `@id("x") @oversight("payments") permit (principal, action, resource);`),
-		"undefined chain":         w.publishBody(hardText, softText, w.chain("payments", 1, "bob")),
+		"permit in the soft set": w.publishBody(hardText, `@id("x") @oversight("payments") permit (principal, action, resource);`),
+		"undefined chain":        w.publishBody(hardText, softText, w.chain("payments", 1, "bob")),
+		"soft on a kind without grant": w.publishBody(hardText, `@id("x") @oversight("payments") forbid (principal, action == Action::"sandbox.claim", resource);`,
+			w.chain("payments", 1, "bob")),
+		"soft on every action":    w.publishBody(hardText, `@id("x") @oversight("payments") forbid (principal, action, resource);`, w.chain("payments", 1, "bob")),
 		"unannotated soft forbid": w.publishBody(hardText, `@id("x") forbid (principal, action, resource);`),
 		"syntax":                  w.publishBody("permit", ""),
 		"no id":                   w.publishBody("permit (principal, action, resource);", ""),

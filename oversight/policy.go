@@ -82,11 +82,15 @@ func checkPublish(ev *nhi.Event) error {
 	return CheckPolicy(b)
 }
 
-// CheckPolicy compiles a policy and looks for the chains that it names. The error is an authz.PolicyErrors with all that is wrong
-// with the texts, or a *kind.InvalidError.
+// CheckPolicy compiles a policy, looks for the chains that it names, and refuses soft policies that could hold back events which
+// no approval can be used for: whoever asked and was approved would be refused again. The error is an authz.PolicyErrors
+// with all that is wrong with the texts, or a *kind.InvalidError.
 func CheckPolicy(b *kind.PublishBody) error {
 	e, err := authz.Compile(authz.Bundle{Hard: []byte(b.Hard), Soft: []byte(b.Soft), Chains: b.Chains})
 	if err != nil {
+		return err
+	}
+	if err := e.CheckSoftActions(kind.Ungranted()); err != nil {
 		return err
 	}
 	chains, err := kind.DecodeChains(b.Chains)

@@ -13,6 +13,14 @@ const (
 	Cancel   = "approval.cancel"
 )
 
+// Ungranted returns the kinds of events that policies judge and that no approval can be used for, in order: a claim takes the
+// grant of an action, and these are events of their own.
+func Ungranted() []string {
+	return []string{
+		Publish, "quota.account", "quota.correct", "quota.reserve", "quota.set", "quota.writeoff", "sandbox.claim", "usage",
+	}
+}
+
 // The kinds of system leaves that oversight brings about.
 const (
 	Granted   = "system.approval.granted"   // body Grant

@@ -11,6 +11,7 @@ import (
 
 	"github.com/creto-systems/creto/ledger/verify"
 	"github.com/creto-systems/creto/nhi"
+	approval "github.com/creto-systems/creto/oversight/kind"
 	cretov1 "github.com/creto-systems/creto/proto/creto/v1"
 )
 
@@ -82,7 +83,10 @@ func (e *RefusedError) Hint() string {
 	}
 	switch e.Result.Outcome {
 	case verify.OutcomeNeedsApproval:
-		return "ask for approval with `creto approval request`, then claim the grant"
+		if e.Kind == approval.Claim {
+			return "wait for the decision with `creto approval await`; if the policy has changed since it was asked for, ask again"
+		}
+		return "no approval can be used for an event of this kind: a soft policy (`creto policy show`) or the chain's own oversight holds it back, and has to be changed"
 	case verify.OutcomeQuotaExhausted:
 		return "wait for the period to end, or have the limit raised with `creto quota set`"
 	case verify.OutcomeDenied:
