@@ -97,6 +97,11 @@ func (o *Oversight) Tables() []ledger.Table { return o.tables }
 
 // Decide decides about an event of one of oversight's kinds.
 func (o *Oversight) Decide(v ledger.View, ev *ledger.Event, at ledger.Stamp) ledger.Decision {
+	if badTime(ev.Kind, at.Quality.Code, v.Tenant().Strict) {
+		return refuse(verify.OutcomeTimeQuality, kind.Refusal{
+			Reason: kind.ReasonTimeQuality, Hint: "consensus time is not certified at the moment: try again with a new id",
+		})
+	}
 	switch ev.Kind {
 	case kind.Publish:
 		return decidePublish(v, ev, at)
@@ -114,6 +119,19 @@ func (o *Oversight) Decide(v ledger.View, ev *ledger.Event, at ledger.Stamp) led
 		return decideCancel(v, ev, at)
 	}
 	return refuse(verify.OutcomeUnsupported, kind.Refusal{Reason: kind.ReasonInvalid, Hint: "oversight has no such kind"})
+}
+
+// badTime reports whether the commit time of an event is not good enough for what it asks. At the ceiling of the last
+// certificate nobody votes or claims, because whether a deadline has passed cannot be said; strict tenants ask for nothing then,
+// and claim nothing, for which they may be billed, before the term has its certificate. Facts are always recorded.
+func badTime(kindName string, q verify.QualityCode, strict bool) bool {
+	switch q {
+	case verify.QualityStale:
+		return kindName == kind.Vote || kindName == kind.Claim || strict && kindName != kind.Report
+	case verify.QualityCarried:
+		return strict && kindName == kind.Claim
+	}
+	return false
 }
 
 // Expire applies the deadlines of a request that have passed. It does nothing that the next event about the request would

@@ -152,6 +152,7 @@ const (
 	ReasonBadToken       Reason = "bad_token"       // not the fencing token of the claim
 	ReasonNoMeter        Reason = "no_meter"        // this ledger reserves nothing
 	ReasonUnknownHuman   Reason = "unknown_human"   // a chain names somebody who is no active human
+	ReasonTimeQuality    Reason = "time_quality"    // consensus time cannot be relied on at the moment: the same again later, with a new id
 )
 
 // Refusal is the detail of a refused event of oversight, except where the meter refused a claim: then it is the meter's.
