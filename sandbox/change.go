@@ -4,7 +4,6 @@ import (
 	"slices"
 
 	"github.com/creto-systems/creto/ledger"
-	"github.com/creto-systems/creto/ledger/verify"
 	"github.com/creto-systems/creto/nhi"
 	"github.com/creto-systems/creto/nhi/canon"
 	"github.com/creto-systems/creto/sandbox/kind"
@@ -22,6 +21,7 @@ type change struct {
 	at     int64
 	stamp  ledger.Stamp
 	d      ledger.Decision
+	leases []uint64 // of runs that will not be, to give back
 	counts []count  // in the order of first use
 	taken  []taken  // waiting claims that this decision has taken out of the queue
 	node   *nodeRow // the one node a decision is about
@@ -42,6 +42,19 @@ type taken struct {
 
 func (s *Sandbox) change(v ledger.View, at ledger.Stamp) *change {
 	return &change{s: s, v: v, at: at.Time, stamp: at}
+}
+
+// also takes over what another domain's decision brings about.
+func (c *change) also(d ledger.Decision) {
+	c.d.Writes = append(c.d.Writes, d.Writes...)
+	c.d.Timers = append(c.d.Timers, d.Timers...)
+	c.d.Leaves = append(c.d.Leaves, d.Leaves...)
+}
+
+// release gives the leases of a claim back that has used nothing.
+func (c *change) release(row *claimRow) {
+	c.leases = append(c.leases, row.Leases...)
+	row.Leases = nil
 }
 
 func (c *change) set(t ledger.Table, key []byte, row any) {
@@ -123,11 +136,6 @@ func (c *change) fill() {
 			c.end(t.claim, row, kind.ReasonAuthority)
 			continue
 		}
-		// What waits has been given nothing: the others may have used up meanwhile what it asks for.
-		if c.s.admit(c.v, c.stamp, t.claim, row).Outcome == verify.OutcomeQuotaExhausted {
-			c.end(t.claim, row, kind.ReasonQuota)
-			continue
-		}
 		class, _ := n.class(row.Class)
 		rootfs, _ := n.template(row.Template)
 		got := c.allocate(t.claim, row, class, rootfs)
@@ -156,9 +164,13 @@ func (c *change) next() (best taken, found bool) {
 	return best, found
 }
 
-// end ends a claim that has no report; its queue and node rows are the caller's.
+// end ends a claim that has no report; its queue and node rows are the caller's. One that had a node may have run: what it
+// has reserved stays so until its node says what it used, or somebody with the right to writes it off.
 func (c *change) end(claim uint64, row *claimRow, reason string) {
 	row.State, row.Reason = Expired, reason
+	if row.Node.IsZero() {
+		c.release(row)
+	}
 	c.set(TableClaim, indexKey(claim), row)
 	c.open(row.Agent).less()
 	if reason != kind.ReasonDeadline {
@@ -186,6 +198,9 @@ func (c *change) free(claim uint64, node nhi.ID) {
 
 // decision completes the decision with the rows that were collected.
 func (c *change) decision() ledger.Decision {
+	if len(c.leases) > 0 {
+		c.also(c.s.charger.Release(c.v, c.stamp, c.leases))
+	}
 	if c.node != nil {
 		c.set(TableNode, append([]byte(nil), c.nodeID[:]...), c.node)
 	}

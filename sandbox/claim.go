@@ -38,8 +38,15 @@ func (s *Sandbox) decideClaim(v ledger.View, ev *ledger.Event, at ledger.Stamp) 
 		Template: b.Template, Class: b.Class, Wall: b.Limits.Wall, Memory: b.Limits.Memory, Deadline: at.Time + b.TTL,
 		Policy: v.Epochs().Policy, Command: kind.CommandDigest(b.Command),
 	}
-	if d := s.admit(v, at, claim, row); d.Outcome != verify.OutcomeAccepted {
-		return d
+	if s.charger != nil {
+		leases, d := s.charger.Reserve(v, at, Charge{
+			Claim: claim, Account: row.Account, Agent: row.Agent, Link: row.Link, Quantities: b.Limits.Most(),
+		}, b.TTL)
+		if d.Outcome != verify.OutcomeAccepted {
+			return d
+		}
+		row.Leases = leases
+		c.also(d)
 	}
 	got := kind.Claimed{Claim: claim, Deadline: row.Deadline, Class: b.Class}
 	p := pick(v, b.Template, b.Class, at.Time)
@@ -58,19 +65,9 @@ func (s *Sandbox) decideClaim(v ledger.View, ev *ledger.Event, at ledger.Stamp) 
 	}
 	c.open(ev.Agent).n++
 	c.d.Timers = append(c.d.Timers, claimTimer(claim, row.Deadline, false))
+	got.Leases = row.Leases
 	c.d.Detail = got.Encode()
 	return c.decision()
-}
-
-// admit asks whether there is room for all that the run may use. A claim is an ask: what a quota has no room for is not begun.
-// Nothing is reserved; see DESIGN.md.
-func (s *Sandbox) admit(v ledger.View, at ledger.Stamp, claim uint64, row *claimRow) ledger.Decision {
-	if s.charger == nil {
-		return ledger.Decision{Outcome: verify.OutcomeAccepted}
-	}
-	return s.charger.Admit(v, at, Charge{
-		Claim: claim, Account: row.Account, Agent: row.Agent, Link: row.Link, Quantities: kind.Limits{Wall: row.Wall, Memory: row.Memory}.Most(),
-	})
 }
 
 // picked is the node that a claim gets.

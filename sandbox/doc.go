@@ -10,9 +10,12 @@
 //     for, nor another root file system than the one its node signed at that moment.
 //   - A waiting claim gets a node only while its agent's key and chain still hold, and in the order of its index among those
 //     that the node can take.
-//   - A claim is reported at most once and its usage counted at most once, whatever a node sends again.
+//   - A claim is reported at most once and its usage counted at most once, whatever a node sends again; usage counts only with
+//     the report that it belongs to, and only within the claim's limits.
+//   - From its claim on, a run holds room for all that it may use. The room is given back when its usage is counted, or when
+//     the ledger knows that it used nothing.
 //   - A report of a run that happened is recorded, however late: expiry frees the node's capacity, it does not forget.
 //
 // It runs nothing: nodes do (package sandbox/node). It charges nothing itself: a Charger, wired by whoever assembles the
-// server, counts usage in the same step.
+// server, reserves and counts in the same step.
 package sandbox

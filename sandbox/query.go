@@ -38,6 +38,7 @@ type Info struct {
 	Usage      uint64 // leaf index; 0 = none
 	Quantities []verify.Quantity
 	From       string
+	Leases     []uint64 // hold room for what it may use, until that is counted
 }
 
 // Budget is the time that the run has, ns: what it asks for, or what is left of its deadline at the allocation.
@@ -50,7 +51,7 @@ func info(claim uint64, r *claimRow) *Info {
 		Claim: claim, State: r.State, Agent: r.Agent, Link: r.Link, Account: r.Account, Template: r.Template, Class: r.Class,
 		Wall: r.Wall, Memory: r.Memory, Deadline: r.Deadline, PolicyEpoch: r.Policy, Node: r.Node, Rootfs: r.Rootfs,
 		Allocated: r.Allocated, Report: r.Report, ExitCode: r.ExitCode, Output: r.Output, Reason: r.Reason, Late: r.Late,
-		Usage: r.Usage, Quantities: r.Quantities, From: r.From,
+		Usage: r.Usage, Quantities: r.Quantities, From: r.From, Leases: r.Leases,
 	}
 }
 

@@ -51,6 +51,9 @@ func (s *Sandbox) decideReport(v ledger.View, ev *ledger.Event, at ledger.Stamp)
 	row.Late = row.State == Expired
 	row.Report, row.Sequence, row.ExitCode, row.Output, row.Reason = v.NextIndex(), b.Sequence, b.ExitCode, b.Output, b.Reason
 	row.State = ended(b.Status)
+	if row.State == Failed {
+		c.release(row) // nothing was measured, so no usage will come
+	}
 	c.set(TableClaim, indexKey(b.Claim), row)
 	if !row.Late {
 		c.d.Timers = append(c.d.Timers, claimTimer(b.Claim, row.Deadline, true))
@@ -95,14 +98,16 @@ func (s *Sandbox) decideUsage(v ledger.View, ev *ledger.Event, at ledger.Stamp) 
 	row.Usage, row.Quantities, row.From = v.NextIndex(), b.Sorted(), b.From
 	var d ledger.Decision
 	if s.charger != nil {
-		d = s.charger.Charge(v, at, Charge{
+		d = s.charger.Charge(v, at, row.Leases, Charge{
 			Claim: b.Claim, Account: row.Account, Agent: row.Agent, Link: row.Link, Quantities: row.Quantities,
 		})
 		if d.Outcome != verify.OutcomeAccepted {
 			return d
 		}
+		row.Leases = nil
 	}
-	c := change{s: s, v: v, at: at.Time, d: d}
+	c := s.change(v, at)
+	c.also(d)
 	c.set(TableClaim, indexKey(b.Claim), row)
 	c.d.Quantities = row.Quantities
 	return c.decision()

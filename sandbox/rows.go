@@ -100,6 +100,7 @@ type claimRow struct {
 
 	Command  nhi.Digest `cbor:"24,keyasint"` // kind.CommandDigest
 	Sequence uint64     `cbor:"25,keyasint"` // the node's number of the report
+	Leases   []uint64   `cbor:"26,keyasint"` // that hold room for what it may use, until that is counted
 }
 
 func (r *claimRow) budget() int64 { return budget(r.Wall, r.Deadline, r.Allocated) }

@@ -474,7 +474,7 @@ func protoSandbox(snap *ledger.Snapshot, t ledger.Tenant, i *Info) (*cretov1.San
 	}
 	p := &cretov1.Sandbox{
 		Claim: i.Claim, Agent: i.Agent[:], LinkId: linkBytes(i.Link), Account: i.Account[:], State: i.State.String(), Template: i.Template,
-		Command: command, Isolation: i.Class.String(), ReportIndex: i.Report, MeasuredFrom: i.From,
+		Command: command, Isolation: i.Class.String(), ReportIndex: i.Report, MeasuredFrom: i.From, Leases: i.Leases,
 	}
 	if !i.Node.IsZero() {
 		p.Node, p.RootfsDigest = i.Node[:], i.Rootfs[:]

@@ -41,12 +41,14 @@ type Charge struct {
 type Charger interface {
 	// Tables are those its decisions may write.
 	Tables() []ledger.Table
-	// Admit says whether a run that uses all of c would have room now. An outcome other than accepted, with its detail, refuses
-	// the claim. It writes nothing.
-	Admit(v ledger.View, at ledger.Stamp, c Charge) ledger.Decision
-	// Charge returns what counts a charge: Writes, Timers, Leaves. The usage has happened, so limits do not refuse it; an
-	// Outcome other than accepted is for what cannot be counted at all, and then nothing is.
-	Charge(v ledger.View, at ledger.Stamp, c Charge) ledger.Decision
+	// Reserve holds room for c, all that a run may use, for ttl at least, and returns the leases that do: Writes, Timers,
+	// Leaves. An Outcome other than accepted, with its Detail, refuses the claim.
+	Reserve(v ledger.View, at ledger.Stamp, c Charge, ttl int64) ([]uint64, ledger.Decision)
+	// Release gives leases back, of runs that have used nothing: Writes, Timers, Leaves. It refuses nothing.
+	Release(v ledger.View, at ledger.Stamp, leases []uint64) ledger.Decision
+	// Charge gives a run's leases back and counts what it has used: Writes, Timers, Leaves. The usage has happened, so limits
+	// do not refuse it; an Outcome other than accepted is for what cannot be counted at all, and then nothing is.
+	Charge(v ledger.View, at ledger.Stamp, leases []uint64, c Charge) ledger.Decision
 }
 
 // Sandbox decides the sandbox's events. It holds no state and is safe for concurrent use.

@@ -233,24 +233,43 @@ func TestNoClaimWithoutRoom(t *testing.T) {
 	if d := cmp.Diff([]Charge{want}, w.asked); d != "" {
 		t.Errorf("asked: %s", d)
 	}
-	waiting, behind := w.waits(nil), w.waits(nil)
+	waiting, behind := w.waits(nil), w.waits(func(b *kind.ClaimBody) { b.TTL = int64(time.Second) })
 	w.full = true
 	w.Want(verify.OutcomeQuotaExhausted, w.Submit(w.claim(nil))...)
 	w.consistent()
 
-	// What waits is looked at again before it gets a node; what runs, and its usage, is a fact.
-	w.Accepted(w.SubmitBatch(w.report(n, running, nil), w.usage(n, running))...)
-	for _, c := range []uint64{waiting, behind} {
-		if i := w.wantState(c, Expired); i.Reason != kind.ReasonQuota {
-			t.Errorf("got reason %q, want %q", i.Reason, kind.ReasonQuota)
-		}
-	}
-	w.consistent()
-	w.full = false
-	w.claimed(nil)
-	w.Advance(time.Hour)
+	// What was reserved stays so until the usage is counted, or it is clear that there will be none.
+	w.Accepted(w.Submit(w.report(n, running, nil))...)
+	w.wantLeases(running, 1)
+	w.Accepted(w.Submit(w.usage(n, running))...)
+	w.wantLeases(running, 0)
+	w.wantState(waiting, Allocated)
+	w.Advance(2 * time.Second)
 	w.Tick()
+	w.wantState(behind, Expired)
+	w.wantLeases(behind, 0)
+	w.Advance(time.Minute)
+	w.Tick()
+	w.wantState(waiting, Expired)
+	w.wantLeases(waiting, 1) // it may have run
+	w.Accepted(w.SubmitBatch(w.report(n, waiting, nil), w.usage(n, waiting))...)
+	w.wantLeases(waiting, 0)
 	w.consistent()
+
+	w.full = false
+	failed := w.claimed(nil).Claim
+	w.Accepted(w.Submit(w.report(n, failed, func(r *kind.Run) {
+		r.Status, r.Reason, r.ExitCode, r.Rootfs = kind.Failed, "did not start", kind.NoExitCode, nhi.Digest{}
+	}))...)
+	w.wantLeases(failed, 0)
+	w.consistent()
+}
+
+func (w *world) wantLeases(claim uint64, want int) {
+	w.t.Helper()
+	if got := w.info(claim).Leases; len(got) != want {
+		w.t.Errorf("claim %d: got leases %v, want %d", claim, got, want)
+	}
 }
 
 func TestUsageThatCannotBeCountedIsNotMarkedAsCounted(t *testing.T) {

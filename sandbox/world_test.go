@@ -25,33 +25,44 @@ type world struct {
 	charged []Charge
 	refuse  verify.OutcomeCode // what the charger answers
 	full    bool               // no quota has room
-	asked   []Charge           // of Admit
+	asked   []Charge           // of Reserve
 	seq     uint64
 }
 
 var rootfs = nhi.Digest{0xf5}
 
-// charger counts charges in a table of its own.
+// charger keeps leases in a table of its own, one for each claim, and counts charges.
 type charger struct{ w *world }
 
-const tableCharged ledger.Table = 0x3f
+const tableLease ledger.Table = 0x3f
 
-func (c charger) Tables() []ledger.Table { return []ledger.Table{tableCharged} }
+func (c charger) Tables() []ledger.Table { return []ledger.Table{tableLease} }
 
-func (c charger) Admit(_ ledger.View, _ ledger.Stamp, ch Charge) ledger.Decision {
+func (c charger) Reserve(v ledger.View, _ ledger.Stamp, ch Charge, _ int64) ([]uint64, ledger.Decision) {
 	c.w.asked = append(c.w.asked, ch)
 	if c.w.full {
-		return ledger.Decision{Outcome: verify.OutcomeQuotaExhausted, Detail: (&kind.Refusal{Hint: "full"}).Encode()}
+		return nil, ledger.Decision{Outcome: verify.OutcomeQuotaExhausted, Detail: (&kind.Refusal{Hint: "full"}).Encode()}
 	}
-	return ledger.Decision{}
+	lease := v.NextIndex() + 1<<53
+	return []uint64{lease}, ledger.Decision{Writes: []ledger.Write{{Table: tableLease, Key: indexKey(lease), Value: []byte{1}}}}
 }
 
-func (c charger) Charge(v ledger.View, _ ledger.Stamp, ch Charge) ledger.Decision {
+func (c charger) Release(v ledger.View, _ ledger.Stamp, leases []uint64) (d ledger.Decision) {
+	for _, l := range leases {
+		if _, ok := v.Get(tableLease, indexKey(l)); !ok {
+			c.w.t.Errorf("lease %d is given back twice", l)
+		}
+		d.Writes = append(d.Writes, ledger.Write{Table: tableLease, Key: indexKey(l), Delete: true})
+	}
+	return d
+}
+
+func (c charger) Charge(v ledger.View, at ledger.Stamp, leases []uint64, ch Charge) ledger.Decision {
 	if c.w.refuse != verify.OutcomeAccepted {
 		return ledger.Decision{Outcome: c.w.refuse}
 	}
 	c.w.charged = append(c.w.charged, ch)
-	return ledger.Decision{Writes: []ledger.Write{{Table: tableCharged, Key: indexKey(ch.Claim), Value: []byte{1}}}}
+	return c.Release(v, at, leases)
 }
 
 func newWorld(t testing.TB) *world {
@@ -223,12 +234,19 @@ func (w *world) consistent() {
 	w.WithView(w.Tenant, func(v ledger.View) {
 		var waiting uint64
 		open := map[nhi.ID]uint64{}
+		leases := map[uint64]bool{}
 		running := map[nhi.ID]uint64{}
 		claims, _, more := List(v, 0, 0, MaxPage)
 		if more {
 			w.t.Fatal("more claims than a page")
 		}
 		for _, c := range claims {
+			for _, l := range c.Leases {
+				leases[l] = true
+			}
+			if holds := !c.State.Done() || c.State == Expired && !c.Node.IsZero() || (c.State == Finished || c.State == Killed) && c.Usage == 0; holds != (len(c.Leases) == 1) {
+				w.t.Errorf("claim %d is %s: got leases %v", c.Claim, c.State, c.Leases)
+			}
 			switch c.State {
 			case Waiting:
 				waiting++
@@ -252,6 +270,17 @@ func (w *world) consistent() {
 		}
 		if fmt.Sprint(counts) != fmt.Sprint(want) {
 			w.t.Errorf("got counts %x, want %x", counts, want)
+		}
+		v.Scan(tableLease, nil, nil, false, func(key, _ []byte) bool {
+			if l := lastIndex(tableLease, key); !leases[l] {
+				w.t.Errorf("lease %d belongs to no claim", l)
+			} else {
+				delete(leases, l)
+			}
+			return true
+		})
+		if len(leases) > 0 {
+			w.t.Errorf("leases %v of claims are not there", leases)
 		}
 		queued := uint64(0)
 		v.Scan(TableWaiting, nil, nil, false, func(key, _ []byte) bool { queued++; return true })

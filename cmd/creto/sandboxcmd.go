@@ -31,6 +31,7 @@ type sandboxView struct {
 	Usage       map[string]count `json:"usage,omitempty"`
 	Measured    string           `json:"measured_from,omitempty" table:"-"`
 	ReportIndex count            `json:"report_index,omitempty"`
+	Leases      []count          `json:"leases,omitempty" table:"-"`
 	Statement   string           `json:"statement,omitempty" table:"-"`
 	Read        *readView        `json:"read,omitempty" table:"-"`
 }
@@ -43,6 +44,9 @@ func sandboxOf(p *cretov1.Sandbox) sandboxView {
 		Isolation: p.GetIsolation(), Agent: idOf(p.GetAgent()), Link: hashOf(p.GetLinkId()), Account: idOf(p.GetAccount()), Node: idOf(p.GetNode()),
 		Output: hashOf(p.GetOutputDigest()), Rootfs: hashOf(p.GetRootfsDigest()), Measured: p.GetMeasuredFrom(), ReportIndex: count(p.GetReportIndex()),
 		Statement: string(p.GetStatement()),
+	}
+	for _, l := range p.GetLeases() {
+		v.Leases = append(v.Leases, count(l))
 	}
 	for _, q := range p.GetUsage() {
 		if v.Usage == nil {
@@ -219,7 +223,7 @@ func (a *app) sandboxListCmd() *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVar(&state, "state", "", "only this state: claimed, running, finished, failed, expired")
+	c.Flags().StringVar(&state, "state", "", "only this state: claimed, running, finished, killed, failed, expired")
 	c.Flags().Uint32Var(&limit, "limit", 100, "at most this many; 0 = all")
 	return c
 }

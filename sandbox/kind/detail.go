@@ -14,6 +14,8 @@ type Claimed struct {
 	Node     nhi.ID `cbor:"2,keyasint"` // zero while it waits for one
 	Deadline int64  `cbor:"3,keyasint"` // ns of consensus time: without a report by then the claim expires
 	Class    Class  `cbor:"4,keyasint"` // that it gets; of a waiting claim the least it accepts
+	// Leases hold room for what the run may use, until its usage is counted or it ends without a run.
+	Leases []uint64 `cbor:"5,keyasint,omitempty"`
 }
 
 // Encode returns the detail.
@@ -49,14 +51,13 @@ func DecodeRefusal(detail []byte) (*Refusal, error) {
 type Expiry struct {
 	Claim  uint64 `cbor:"1,keyasint"`
 	Node   nhi.ID `cbor:"2,keyasint"` // zero if it never had one
-	Reason string `cbor:"3,keyasint"` // ReasonDeadline, ReasonAuthority or ReasonQuota
+	Reason string `cbor:"3,keyasint"` // ReasonDeadline or ReasonAuthority
 }
 
 // Why a claim ended without a report.
 const (
 	ReasonDeadline  = "deadline"  // its deadline passed
 	ReasonAuthority = "authority" // while it waited, its agent lost the authority to ask
-	ReasonQuota     = "quota"     // while it waited, others used up what it might have used
 )
 
 // NodeLoss is the body of `system.sandbox.node_lost`. Claims that the node has keep it until they end.

@@ -7,7 +7,6 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/creto-systems/creto/ledger"
-	"github.com/creto-systems/creto/ledger/verify"
 	"github.com/creto-systems/creto/meter"
 	"github.com/creto-systems/creto/nhi"
 	"github.com/creto-systems/creto/nhi/authz"
@@ -130,43 +129,4 @@ func (r reserver) ReserveAll(v ledger.View, at ledger.Stamp, chain *registry.Cha
 		leases[i] = g.Lease
 	}
 	return leases, writes, timers, nil
-}
-
-// charger counts what sandboxes have used.
-type charger struct{ meter *meter.Meter }
-
-func (c charger) Tables() []ledger.Table { return c.meter.Tables() }
-
-// Admit looks at the same counters as a reservation of all that the run may use, and drops what that would write.
-func (c charger) Admit(v ledger.View, at ledger.Stamp, u sandbox.Charge) ledger.Decision {
-	var chain *registry.Chain
-	if !u.Link.IsZero() {
-		var err error
-		if chain, err = registry.ResolveChain(ledger.RegistryView(v), u.Link, v.NextIndex()); err != nil {
-			return ledger.Decision{Outcome: ledger.OutcomeOf(registry.CodeOf(err))}
-		}
-	}
-	rs := make([]meter.Reservation, len(u.Quantities))
-	for i, q := range u.Quantities {
-		rs[i] = meter.Reservation{Account: u.Account, Meter: q.Meter, Want: q.N, Min: q.N}
-	}
-	if _, _, _, refused := c.meter.ReserveAll(v, at, chain, u.Agent, rs); refused != nil {
-		return refused.Decision()
-	}
-	return ledger.Decision{Outcome: verify.OutcomeAccepted}
-}
-
-func (c charger) Charge(v ledger.View, at ledger.Stamp, u sandbox.Charge) ledger.Decision {
-	usage := meter.Usage{Account: u.Account, Agent: u.Agent, Link: u.Link, Quantities: u.Quantities, Fact: true}
-	if !u.Link.IsZero() {
-		// A chain that holds no longer has no budgets left to charge; the usage counts all the same.
-		if chain, err := registry.ResolveChain(ledger.RegistryView(v), u.Link, v.NextIndex()); err == nil {
-			usage.Chain = chain
-		}
-	}
-	writes, leaves, refused := c.meter.Charge(v, at, usage)
-	if refused != nil {
-		return refused.Decision()
-	}
-	return ledger.Decision{Outcome: verify.OutcomeAccepted, Writes: writes, Leaves: leaves}
 }

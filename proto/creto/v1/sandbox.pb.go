@@ -538,10 +538,13 @@ type Sandbox struct {
 	OutputDigest []byte   `protobuf:"bytes,11,opt,name=output_digest,json=outputDigest,proto3" json:"output_digest,omitempty"`
 	RootfsDigest []byte   `protobuf:"bytes,12,opt,name=rootfs_digest,json=rootfsDigest,proto3" json:"rootfs_digest,omitempty"`
 	// DSSE envelope (JSON) of the in-toto statement.
-	Statement     []byte      `protobuf:"bytes,13,opt,name=statement,proto3" json:"statement,omitempty"`
-	Usage         []*Quantity `protobuf:"bytes,14,rep,name=usage,proto3" json:"usage,omitempty"`
-	ReportIndex   uint64      `protobuf:"varint,15,opt,name=report_index,json=reportIndex,proto3" json:"report_index,omitempty"`
-	MeasuredFrom  string      `protobuf:"bytes,16,opt,name=measured_from,json=measuredFrom,proto3" json:"measured_from,omitempty"`
+	Statement    []byte      `protobuf:"bytes,13,opt,name=statement,proto3" json:"statement,omitempty"`
+	Usage        []*Quantity `protobuf:"bytes,14,rep,name=usage,proto3" json:"usage,omitempty"`
+	ReportIndex  uint64      `protobuf:"varint,15,opt,name=report_index,json=reportIndex,proto3" json:"report_index,omitempty"`
+	MeasuredFrom string      `protobuf:"bytes,16,opt,name=measured_from,json=measuredFrom,proto3" json:"measured_from,omitempty"`
+	// Leases that hold room for what the run may use, in quotas and budgets,
+	// until its usage is counted or it is clear that there will be none.
+	Leases        []uint64 `protobuf:"varint,17,rep,packed,name=leases,proto3" json:"leases,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -686,6 +689,13 @@ func (x *Sandbox) GetMeasuredFrom() string {
 		return x.MeasuredFrom
 	}
 	return ""
+}
+
+func (x *Sandbox) GetLeases() []uint64 {
+	if x != nil {
+		return x.Leases
+	}
+	return nil
 }
 
 type GetSandboxRequest struct {
@@ -973,7 +983,7 @@ const file_creto_v1_sandbox_proto_rawDesc = "" +
 	"\rrootfs_digest\x18\r \x01(\fR\frootfsDigest\"=\n" +
 	"\tReportAck\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x14\n" +
-	"\x05error\x18\x02 \x01(\tR\x05error\"\xdd\x03\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\"\xf5\x03\n" +
 	"\aSandbox\x12\x14\n" +
 	"\x05claim\x18\x01 \x01(\x04R\x05claim\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\fR\x05agent\x12\x17\n" +
@@ -991,7 +1001,8 @@ const file_creto_v1_sandbox_proto_rawDesc = "" +
 	"\tstatement\x18\r \x01(\fR\tstatement\x12(\n" +
 	"\x05usage\x18\x0e \x03(\v2\x12.creto.v1.QuantityR\x05usage\x12!\n" +
 	"\freport_index\x18\x0f \x01(\x04R\vreportIndex\x12#\n" +
-	"\rmeasured_from\x18\x10 \x01(\tR\fmeasuredFrom\"t\n" +
+	"\rmeasured_from\x18\x10 \x01(\tR\fmeasuredFrom\x12\x16\n" +
+	"\x06leases\x18\x11 \x03(\x04R\x06leases\"t\n" +
 	"\x11GetSandboxRequest\x12\x1f\n" +
 	"\x06tenant\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x06tenant\x12\x14\n" +
 	"\x05claim\x18\x02 \x01(\x04R\x05claim\x12(\n" +
