@@ -2,6 +2,7 @@ package oversight
 
 import (
 	"encoding/binary"
+	"errors"
 
 	"github.com/creto-systems/creto/ledger"
 	"github.com/creto-systems/creto/ledger/verify"
@@ -161,6 +162,14 @@ func refuse(code verify.OutcomeCode, r kind.Refusal) ledger.Decision {
 	return ledger.Decision{Outcome: code, Detail: canon.MustMarshal(r)}
 }
 
+// refuseInvalid refuses a body. The hint enters the leaf, so it is made of this project's own words: the text of a library's error
+// may be another one in its next version, and replicas would differ.
 func refuseInvalid(err error) ledger.Decision {
-	return refuse(verify.OutcomeInvalid, kind.Refusal{Reason: kind.ReasonInvalid, Hint: err.Error()})
+	hint := "the body is not what its kind requires"
+	if bad, ok := errors.AsType[*kind.InvalidError](err); ok {
+		hint = bad.Error()
+	} else if e, ok := errors.AsType[*canon.Error](err); ok {
+		hint = "the body is not canonical: " + e.Code.String()
+	}
+	return refuse(verify.OutcomeInvalid, kind.Refusal{Reason: kind.ReasonInvalid, Hint: hint})
 }

@@ -1,10 +1,12 @@
 package oversight
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/creto-systems/creto/ledger"
 	"github.com/creto-systems/creto/ledger/verify"
+	"github.com/creto-systems/creto/nhi"
 	"github.com/creto-systems/creto/nhi/registry"
 	"github.com/creto-systems/creto/oversight/kind"
 )
@@ -87,5 +89,34 @@ func TestTimeQuality(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What a body that cannot be read is refused with, if it gets past the edge, holds no words of a library.
+func TestInvalidBodiesInOwnWords(t *testing.T) {
+	w := newWorld(t)
+	for name, want := range map[string]string{
+		"":                 "the body is not canonical: ",
+		"\xff":             "the body is not canonical: ",
+		"\xa1\x01\x61\xff": "the body is not canonical: ",
+		"\xa2\x01\x01\x01": "the body is not canonical: ",
+		"\x80":             "the body is not ",
+		"\xa1\x01\x20":     "the body is not ",
+		"\xa1\x18\x63\x00": "the body is not ",
+		"\xa0":             "",
+	} {
+		for _, k := range w.o.Kinds() {
+			w.f.WithView(w.f.Tenant, func(v ledger.View) {
+				ev := &ledger.Event{Event: &nhi.Event{Kind: k.Name, Body: []byte(name), Agent: w.id["bot"].ID}}
+				d := w.o.Decide(v, ev, ledger.Stamp{Time: w.f.Now})
+				r, err := kind.DecodeRefusal(d.Detail)
+				if err != nil || d.Outcome.Accepted() {
+					t.Fatalf("%s %x: got %v, %v, want a refusal", k.Name, name, d.Outcome, err)
+				}
+				if d.Outcome != verify.OutcomeInvalid && name != "\xa0" || !strings.HasPrefix(r.Hint, want) || strings.Contains(r.Hint, "cbor") || strings.Contains(r.Hint, "Go ") {
+					t.Errorf("%s %x: got %v, %q, want %q", k.Name, name, d.Outcome, r.Hint, want)
+				}
+			})
+		}
 	}
 }
