@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -39,8 +40,9 @@ var (
 	ErrSpoolLocked  = errors.New("spool is in use by another process")
 )
 
-// What a record says. The file is a sequence of {length u32 BE, length XOR headMark u32 BE, CRC-32C u32 BE, canonical CBOR
-// record, zeros up to a multiple of 4}, and its first record is the owner.
+// What a record says. The file is a sequence of {length u32 BE, length XOR mark u32 BE, CRC-32C u32 BE, canonical CBOR record,
+// zeros up to a multiple of 4}, and its first record is the owner. Its mark is headMark, that of all others headMark XOR the
+// owner's salt: a command, which may have its output in a report, cannot know what a record looks like.
 const (
 	recordOwner  = 1 // Data: owner
 	recordBegun  = 2 // Claim, Data: Job
@@ -64,6 +66,8 @@ type Owner struct {
 	Node    nhi.ID     `cbor:"4,keyasint"`
 	// Sequence is the highest number that was given before the spool was written anew.
 	Sequence uint64 `cbor:"5,keyasint"`
+	// Salt is drawn when the spool is made, and again whenever it is written anew.
+	Salt uint32 `cbor:"6,keyasint"`
 }
 
 const spoolVersion = 1
@@ -82,6 +86,7 @@ type Report struct {
 type Spool struct {
 	path  string
 	owner Owner
+	mark  uint32 // of every record but the owner
 	lock  io.Closer
 
 	mu      sync.Mutex
@@ -136,10 +141,6 @@ func (s *Spool) open() error {
 	if err != nil {
 		return err
 	}
-	if good == 0 {
-		// Died before the owner was written: nothing was in it.
-		return s.rewrite()
-	}
 	if s.f, err = os.OpenFile(s.path, os.O_RDWR, 0o600); err != nil {
 		return err
 	}
@@ -151,13 +152,18 @@ func (s *Spool) open() error {
 }
 
 // replay reads the records and returns where the last good one ends. Records are written and synced one at a time, so only
-// the last one can be cut off; anything else that does not hold is damage.
+// the last one can be cut off; anything else that does not hold is damage. The owner cannot be: a spool is written whole under
+// another name, synced and then put in its place.
 func (s *Spool) replay(b []byte) (good int, err error) {
 	at := 0
 	for at < len(b) {
-		r, n := parseRecord(b[at:])
+		mark := s.mark
+		if at == 0 {
+			mark = headMark
+		}
+		r, n := parseRecord(b[at:], mark)
 		if r == nil {
-			if !torn(b[at:]) {
+			if at == 0 || !torn(b[at:], mark) {
 				return 0, fmt.Errorf("%w: record at byte %d", ErrSpoolCorrupt, at)
 			}
 			return at, nil
@@ -167,28 +173,44 @@ func (s *Spool) replay(b []byte) (good int, err error) {
 		}
 		at += n
 	}
+	if at == 0 {
+		return 0, fmt.Errorf("%w: it is empty", ErrSpoolCorrupt)
+	}
 	return at, nil
 }
 
-// torn reports whether a record that does not hold is what a crash leaves of the last write: it goes to the end of the file
-// at least, or words of its header are not there while the file's size and some of its content may be. What is inside does
-// not count: a command chooses its output.
-func torn(b []byte) bool {
-	if len(b) < recordHeader {
+// torn reports whether a record that does not hold is what a crash leaves of the last write: words of its header may not be
+// there, and it goes to the end of the file at least. Where no word is left that tells its size, it is the last one if no
+// record begins behind it.
+func torn(b []byte, mark uint32) bool {
+	if len(b) < recordHeader || len(bytes.TrimRight(b, "\x00")) < 8 {
+		return true // no more than the beginning of a header came to be
+	}
+	n, marked := binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:])
+	switch {
+	case n == 0 && marked == 0:
+		if len(b) > recordSize(maxRecord) {
+			return false
+		}
+		for at := recordHeader; at < len(b); at += 4 {
+			if r, _ := parseRecord(b[at:], mark); r != nil {
+				return false
+			}
+		}
 		return true
+	case n == 0:
+		n = marked ^ mark
+	case marked == 0:
+		marked = n ^ mark
 	}
-	n, mark, sum := binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:]), binary.BigEndian.Uint32(b[8:])
-	if n == 0 || mark == 0 || sum == 0 {
-		return len(b) <= recordHeader+maxRecord
-	}
-	return n^mark == headMark && n <= maxRecord && recordSize(int(n)) >= len(b)
+	return n^marked == mark && n <= maxRecord && recordSize(int(n)) >= len(b)
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 const (
 	recordHeader = 12
-	headMark     = 0x63727431 // tells a length that was damaged from one that goes beyond the end
+	headMark     = 0x63727431 // tells a length that was damaged from one that goes beyond the end; see record
 )
 
 // recordSize is the size of a record with n bytes of content. Records begin at multiples of 4, so that no word of a header
@@ -196,12 +218,12 @@ const (
 func recordSize(n int) int { return recordHeader + (n+3)&^3 }
 
 // parseRecord reads the record at the beginning of b; nil if there is none that holds.
-func parseRecord(b []byte) (*record, int) {
+func parseRecord(b []byte, mark uint32) (*record, int) {
 	if len(b) < recordHeader {
 		return nil, 0
 	}
 	n := binary.BigEndian.Uint32(b)
-	if n == 0 || n > maxRecord || n^binary.BigEndian.Uint32(b[4:]) != headMark || recordSize(int(n)) > len(b) {
+	if n == 0 || n > maxRecord || n^binary.BigEndian.Uint32(b[4:]) != mark || recordSize(int(n)) > len(b) {
 		return nil, 0
 	}
 	body := b[recordHeader : recordHeader+int(n)]
@@ -220,7 +242,7 @@ func parseRecord(b []byte) (*record, int) {
 	return &r, recordSize(int(n))
 }
 
-func appendRecord(dst []byte, r *record) ([]byte, error) {
+func appendRecord(dst []byte, r *record, mark uint32) ([]byte, error) {
 	body, err := canon.Marshal(r)
 	if err != nil {
 		return nil, fmt.Errorf("write spool: %w", err)
@@ -230,7 +252,7 @@ func appendRecord(dst []byte, r *record) ([]byte, error) {
 	}
 	n := uint32(len(body))
 	dst = binary.BigEndian.AppendUint32(dst, n)
-	dst = binary.BigEndian.AppendUint32(dst, n^headMark)
+	dst = binary.BigEndian.AppendUint32(dst, n^mark)
 	dst = binary.BigEndian.AppendUint32(dst, crc32.Checksum(body, castagnoli))
 	dst = append(dst, body...)
 	return append(dst, make([]byte, recordSize(len(body))-recordHeader-len(body))...), nil
@@ -254,7 +276,7 @@ func (s *Spool) take(r *record, first bool) error {
 		if o.Ledger != s.owner.Ledger || o.Tenant != s.owner.Tenant || o.Node != s.owner.Node {
 			return ErrSpoolForeign
 		}
-		s.next = o.Sequence + 1
+		s.next, s.mark = o.Sequence+1, headMark^o.Salt
 	case recordBegun:
 		if s.known(r.Claim) {
 			return corrupt("a claim was begun twice")
@@ -326,7 +348,7 @@ func (s *Spool) write(r *record) error {
 	if s.failed != nil {
 		return s.failed
 	}
-	b, err := appendRecord(nil, r)
+	b, err := appendRecord(nil, r, s.mark)
 	if err != nil {
 		return err
 	}
@@ -463,7 +485,12 @@ func (s *Spool) compact() error {
 // rewrite writes what still matters into a new file and puts it into the place of the old one. A crash at any point leaves
 // one of the two.
 func (s *Spool) rewrite() error {
+	var salt [4]byte
+	if _, err := rand.Read(salt[:]); err != nil {
+		return fmt.Errorf("write spool: %w", err)
+	}
 	o := s.owner
+	o.Salt = binary.BigEndian.Uint32(salt[:])
 	o.Sequence = s.next - 1
 	if len(s.reports) > 0 {
 		o.Sequence = s.reports[0].Sequence - 1
@@ -485,10 +512,12 @@ func (s *Spool) rewrite() error {
 	}
 	var b []byte
 	var err error
+	mark := uint32(headMark)
 	for _, r := range records {
-		if b, err = appendRecord(b, r); err != nil {
+		if b, err = appendRecord(b, r, mark); err != nil {
 			return err
 		}
+		mark = headMark ^ o.Salt
 	}
 	f, err := os.OpenFile(s.path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -506,7 +535,7 @@ func (s *Spool) rewrite() error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("write spool: %w", err), f.Close())
 	}
-	s.f, s.size = f, int64(len(b))
+	s.f, s.size, s.mark = f, int64(len(b)), mark
 	return nil
 }
 

@@ -187,9 +187,76 @@ func TestSpoolRefusesDamage(t *testing.T) {
 	}
 }
 
+// Words of any header are lost while records lie behind it: that is not what a crash leaves, and what lies behind is kept.
+func TestSpoolRefusesLostHeaders(t *testing.T) {
+	dir := t.TempDir()
+	s := openSpool(t, dir)
+	starts := []int{0}
+	for claim := uint64(10); claim < 14; claim++ {
+		starts = append(starts, int(s.size))
+		begin(t, s, claim)
+		starts = append(starts, int(s.size))
+		report(t, s, claim)
+	}
+	last := int(s.size)
+	begin(t, s, 14)
+	closeSpool(t, s)
+	path := filepath.Join(dir, "spool")
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range starts {
+		for words := 1; words < 8; words++ { // bit i: word i of the header
+			bad := bytes.Clone(whole)
+			for i := range 3 {
+				if words>>i&1 == 1 {
+					clear(bad[at+4*i : at+4*i+4])
+				}
+			}
+			if err := os.WriteFile(path, bad, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s, err := OpenSpool(dir, testOwner)
+			if err == nil {
+				got := content(s)
+				closeSpool(t, s)
+				t.Fatalf("opened a spool without words %03b of the header at %d:\n%s", words, at, got)
+			}
+			if !errors.Is(err, ErrSpoolCorrupt) {
+				t.Fatalf("got %v, want ErrSpoolCorrupt", err)
+			}
+		}
+	}
+	// Of the last record the same is what a crash leaves.
+	for words := 1; words < 8; words++ {
+		torn := bytes.Clone(whole)
+		for i := range 3 {
+			if words>>i&1 == 1 {
+				clear(torn[last+4*i : last+4*i+4])
+			}
+		}
+		if err := os.WriteFile(path, torn, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s := openSpool(t, dir)
+		if s.Waiting() != 4 || len(s.Begun()) != 0 {
+			t.Errorf("words %03b: got %d reports and %d begun claims, want 4 and none", words, s.Waiting(), len(s.Begun()))
+		}
+		closeSpool(t, s)
+	}
+	// An empty file is no spool: one is put in place whole.
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenSpool(dir, testOwner); !errors.Is(err, ErrSpoolCorrupt) {
+		t.Errorf("got %v for an empty file, want ErrSpoolCorrupt", err)
+	}
+}
+
 // A command's output may look like records; it must not matter where a crash cuts.
 func TestOutputCannotForgeRecords(t *testing.T) {
-	forged, err := appendRecord(nil, &record{Type: recordBegun, Claim: 99})
+	forged, err := appendRecord(nil, &record{Type: recordBegun, Claim: 99}, headMark)
 	if err != nil {
 		t.Fatal(err)
 	}
