@@ -225,6 +225,9 @@ func FuzzBodies(f *testing.F) {
 	f.Add(canon.MustMarshal(Refusal{Meter: "tok", Hint: "h"}))
 	f.Add(canon.MustMarshal(Grant{Lease: 1, Granted: 2, Period: &GrantedFor{Period: Day}}))
 	f.Add(canon.MustMarshal(Closed{Lease: 1}))
+	f.Add(canon.MustMarshal(CorrectBody{Account: nhi.ID{1}, Meter: "tok", Period: Day, Excess: 1, Reason: "r"}))
+	f.Add(canon.MustMarshal(Corrected{Excess: 1}))
+	f.Add(canon.MustMarshal(OverClaim{Lease: 1, Over: 2, Sum: 2}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		again(t, b, DecodeAccountBody)
 		again(t, b, DecodeQuotaBody)
@@ -235,6 +238,9 @@ func FuzzBodies(f *testing.F) {
 		again(t, b, DecodeRefusal)
 		again(t, b, DecodeGrant)
 		again(t, b, DecodeClosed)
+		again(t, b, DecodeCorrectBody)
+		again(t, b, DecodeCorrected)
+		again(t, b, DecodeOverClaim)
 	})
 }
 

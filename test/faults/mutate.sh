@@ -70,7 +70,11 @@ mutation stamps-repeat ./ledger TestStampsRiseWhateverIsProposed ledger/apply.go
 
 # --- quotas, approvals
 mutation room-forgets-what-is-open ./meter TestModel meter/counter.go \
-	'return subSat(c.limit, addSat(c.used(), c.open))' 'return subSat(c.limit, c.used())'
+	'return subSat(c.limit, addSat(addSat(c.charged, c.excess), c.open))' 'return subSat(c.limit, addSat(c.charged, c.excess))'
+mutation over-claims-take-all-room ./meter 'TestModel|TestOverClaimTakesNobodysRoom' meter/lease.go \
+	'take := min(over, l.Granted-l.Taken)' 'take := over'
+mutation over-claims-pass-limits ./meter 'TestModel|TestOverClaimNeverPassesALimit' meter/lease.go \
+	'room < take {' 'room < take && false {'
 mutation expiry-returns-units ./meter 'TestModel|TestExpiryReturnsNothing' meter/lease.go \
 	'func (s LeaseState) holdsUnits() bool { return s == LeaseOpen || s == LeaseExpired }' \
 	'func (s LeaseState) holdsUnits() bool { return s == LeaseOpen }'
