@@ -33,6 +33,7 @@ const (
 	drainTime  = 5 * time.Second
 	minBackoff = 100 * time.Millisecond
 	maxBackoff = 5 * time.Second
+	maxTaken   = 2 * kind.MaxCapacity
 )
 
 // ErrNoBackend means that nothing can isolate a run on this machine; the error says why for each backend.
@@ -171,7 +172,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	defer stopRuns()
 	var runs, link errgroup.Group
 	link.Go(func() error {
-		a.serve(linkCtx, func(j *Job) { a.start(runCtx, &runs, j, fail) }, fail)
+		a.serve(linkCtx, func(j *Job) error { return a.start(runCtx, &runs, j, fail) }, fail)
 		return nil
 	})
 	select {
@@ -302,7 +303,7 @@ func (a *Agent) offer(backends map[kind.Class]backend.Backend) *kind.NodeBody {
 }
 
 // serve keeps a stream to a server until ctx ends.
-func (a *Agent) serve(ctx context.Context, start func(*Job), fail func(error)) {
+func (a *Agent) serve(ctx context.Context, start func(*Job) error, fail func(error)) {
 	for backoff := minBackoff; ; backoff = min(2*backoff, maxBackoff) {
 		acked, err := a.connect(ctx, start)
 		if ctx.Err() != nil {

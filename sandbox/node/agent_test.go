@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -254,6 +255,48 @@ func TestAClaimOfAnotherRootFileSystemIsNotRun(t *testing.T) {
 	if n := b.count(); n != 1 {
 		t.Errorf("got %d runs, want that of the second claim", n)
 	}
+}
+
+// told is a log handler that passes messages on.
+type told struct {
+	slog.Handler
+	messages chan string
+}
+
+func (h told) Enabled(context.Context, slog.Level) bool { return true }
+func (h told) WithAttrs([]slog.Attr) slog.Handler       { return h }
+func (h told) Handle(_ context.Context, r slog.Record) error {
+	select {
+	case h.messages <- r.Message:
+	default:
+	}
+	return nil
+}
+
+// A claim that a node cannot take now is offered to it again.
+func TestAClaimBeyondWhatANodeKeepsIsNotLost(t *testing.T) {
+	w := newWorld(t)
+	log := told{slog.DiscardHandler, make(chan string, 100)}
+	a := w.start(&fake{class: kind.Process}, func(c *Config) { c.Logger = slog.New(log) })
+	w.until("the node is registered", func(v ledger.View) bool { return len(sandbox.Nodes(v)) == 1 })
+	a.mu.Lock()
+	for i := range uint64(maxTaken) {
+		a.taken[1<<40+i] = true
+	}
+	a.mu.Unlock()
+	claim := w.claim(nil)
+	for m := range log.messages {
+		if m == "stream to the server ended" {
+			break
+		}
+	}
+	a.mu.Lock()
+	clear(a.taken)
+	a.mu.Unlock()
+	if s := w.await(claim); s.GetState() != "finished" {
+		t.Errorf("got %s", s.GetState())
+	}
+	a.end()
 }
 
 func TestStoppingKillsRunsAndReportsThem(t *testing.T) {

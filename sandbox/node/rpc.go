@@ -20,7 +20,7 @@ import (
 const window = 8
 
 // connect serves one stream to its end. acked says whether the server has acknowledged anything on it.
-func (a *Agent) connect(ctx context.Context, start func(*Job)) (acked bool, err error) {
+func (a *Agent) connect(ctx context.Context, start func(*Job) error) (acked bool, err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	stream, err := cretov1.NewSandboxServiceClient(a.cfg.Conn).Connect(ctx)
 	if err != nil {
@@ -179,15 +179,14 @@ func marshal(tenant nhi.ID, env *nhi.Envelope, addenda [][]nhi.Addendum) ([]byte
 }
 
 // receive acts on one message of the server.
-func (a *Agent) receive(ctx context.Context, m *cretov1.ServerMessage, start func(*Job), reg *registrations, acks chan<- uint64) error {
+func (a *Agent) receive(ctx context.Context, m *cretov1.ServerMessage, start func(*Job) error, reg *registrations, acks chan<- uint64) error {
 	if alloc := m.GetAllocation(); alloc != nil {
 		j, err := jobOf(alloc, a.cfg.Tenant)
 		if err != nil {
 			a.log.ErrorContext(ctx, "allocation that is none", "claim", alloc.GetClaim(), "err", err)
 			return nil
 		}
-		start(j)
-		return nil
+		return start(j)
 	}
 	ack := m.GetAck()
 	if ack == nil {

@@ -63,13 +63,19 @@ type outcome struct {
 	result  *backend.Result // nil if nothing ran
 }
 
+// errTooMany ends a stream: a server sends a claim once on each, so one that is not taken must be sent again on the next.
+var errTooMany = errors.New("more claims than this node can keep")
+
 // start runs a job in a goroutine of runs as soon as there is a place, unless the node has it already.
-func (a *Agent) start(ctx context.Context, runs *errgroup.Group, j *Job, fail func(error)) {
+func (a *Agent) start(ctx context.Context, runs *errgroup.Group, j *Job, fail func(error)) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.taken == nil || a.taken[j.Claim] {
+		return nil
+	}
 	// A server that behaves allocates no more than the capacity; claims that expired there may still run here.
-	if a.taken == nil || a.taken[j.Claim] || len(a.taken) >= 2*kind.MaxCapacity {
-		return
+	if len(a.taken) >= maxTaken {
+		return errTooMany
 	}
 	a.taken[j.Claim] = true
 	runs.Go(func() error {
@@ -81,6 +87,7 @@ func (a *Agent) start(ctx context.Context, runs *errgroup.Group, j *Job, fail fu
 		a.mu.Unlock()
 		return nil
 	})
+	return nil
 }
 
 // run runs a job to its report. A crash before Begin leaves nothing, and the claim is offered again; one after it leaves a
