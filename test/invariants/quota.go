@@ -16,6 +16,7 @@ import (
 	"github.com/creto-systems/creto/nhi/canon"
 	"github.com/creto-systems/creto/nhi/registry"
 	okind "github.com/creto-systems/creto/oversight/kind"
+	skind "github.com/creto-systems/creto/sandbox/kind"
 )
 
 // The model derives every counter from the leaves of a log, by what time-and-quota.md says and by nothing the meter stores.
@@ -32,6 +33,14 @@ type quotas struct {
 	counters map[counterID]*counter
 	requests map[uint64]*okind.RequestBody // approvals, by leaf
 	accounts map[uint64]nhi.ID             // of those requests' events
+	claims   map[uint64]*claim             // of sandboxes, by leaf
+}
+
+// claim is what a claim of a sandbox holds room with until its usage is counted.
+type claim struct {
+	account nhi.ID
+	link    nhi.LinkID
+	leases  []uint64
 }
 
 type level struct {
@@ -94,7 +103,7 @@ func (c *violations) quotas(rep Replica, r *Report) {
 		q := &quotas{
 			c: c, at: where(rep, t), tenant: t.ID, parents: make(map[nhi.ID]nhi.ID), limits: make(map[level][]quota),
 			links: make(map[nhi.LinkID]*registry.Link), leases: make(map[uint64]*lease), counters: make(map[counterID]*counter),
-			requests: make(map[uint64]*okind.RequestBody), accounts: make(map[uint64]nhi.ID),
+			requests: make(map[uint64]*okind.RequestBody), accounts: make(map[uint64]nhi.ID), claims: make(map[uint64]*claim),
 		}
 		var err error
 		if q.loc, err = time.LoadLocation(t.Zone); err != nil {
@@ -132,6 +141,8 @@ func (q *quotas) leaf(e *ledger.StoredEvent) error {
 			return err
 		}
 		body = ev.Body
+	} else {
+		body = e.Payload
 	}
 	detail := e.Detail
 	if l.Outcome.Code == verify.OutcomeAcceptedFlagged {
@@ -210,13 +221,41 @@ func (q *quotas) leaf(e *ledger.StoredEvent) error {
 		if b.Lease != 0 {
 			return q.settle(b.Lease, b.Quantities[0].N)
 		}
-		return q.spend(l, false)
+		return q.spend(l, l.Account, l.Link, false)
+	case skind.Claim:
+		return q.sandbox(body, detail, l)
+	case skind.Report:
+		b, err := skind.DecodeReportBody(body)
+		if err != nil {
+			return err
+		}
+		if b.Status == skind.Failed { // nothing was measured
+			return q.release(b.Claim)
+		}
+	case skind.Expired:
+		var b skind.Expiry
+		if err := canon.Unmarshal(body, &b); err != nil {
+			return err
+		}
+		if b.Node.IsZero() { // it never ran
+			return q.release(b.Claim)
+		}
+	case skind.Usage:
+		b, err := skind.DecodeUsageBody(body)
+		if err != nil {
+			return err
+		}
+		if err := q.release(b.Claim); err != nil {
+			return err
+		}
+		c := q.claims[b.Claim]
+		return q.spend(l, c.account, c.link, true)
 	case kind.LeaseExpired:
 		// Returns nothing.
 	default:
 		// Other domains charge what their leaves say, and what they report has happened.
 		if e.Signature != nil && len(l.Quantities) > 0 {
-			return q.spend(l, true)
+			return q.spend(l, l.Account, l.Link, true)
 		}
 	}
 	return nil
@@ -313,9 +352,9 @@ func (q *quotas) limit(c charge) uint64 {
 	return c.limit
 }
 
-func (q *quotas) spend(l *verify.Leaf, fact bool) error {
+func (q *quotas) spend(l *verify.Leaf, account nhi.ID, link nhi.LinkID, fact bool) error {
 	for _, n := range l.Quantities {
-		list, err := q.list(l.Account, l.Link, n.Meter, l.Time)
+		list, err := q.list(account, link, n.Meter, l.Time)
 		if err != nil {
 			return err
 		}
@@ -385,6 +424,58 @@ func (q *quotas) claim(body, detail []byte, l *verify.Leaf) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// sandbox takes the leases of a claim: one for each meter that anything counts, in the order of the limits.
+func (q *quotas) sandbox(body, detail []byte, l *verify.Leaf) error {
+	b, err := skind.DecodeClaimBody(body)
+	if err != nil {
+		return err
+	}
+	d, err := skind.DecodeClaimed(detail)
+	if err != nil {
+		return err
+	}
+	c := &claim{account: l.Account, link: l.Link, leases: d.Leases}
+	rest := d.Leases
+	for _, n := range b.Limits.Most() {
+		list, err := q.list(c.account, c.link, n.Meter, l.Time)
+		if err != nil {
+			return err
+		}
+		if len(list) == 0 {
+			continue
+		}
+		if len(rest) == 0 {
+			return fmt.Errorf("claim holds no room for %s", n.Meter)
+		}
+		if err := q.grant(rest[0], c.account, n.Meter, n.N, l); err != nil {
+			return err
+		}
+		rest = rest[1:]
+	}
+	if len(rest) != 0 {
+		return fmt.Errorf("claim has %d leases for nothing", len(rest))
+	}
+	q.claims[l.Index] = c
+	return nil
+}
+
+// release gives back what the leases of a claim hold that nobody has written off.
+func (q *quotas) release(id uint64) error {
+	c := q.claims[id]
+	if c == nil {
+		return fmt.Errorf("claim %d is not there", id)
+	}
+	for _, n := range c.leases {
+		if l := q.leases[n]; l != nil && !l.closed {
+			if err := q.close(&kind.CloseBody{Lease: n}); err != nil {
+				return err
+			}
+		}
+	}
+	c.leases = nil
 	return nil
 }
 
