@@ -44,9 +44,21 @@ type modelStep struct {
 }
 
 type modelVote struct {
+	who       string
 	choice    kind.Choice
-	chains    map[int]bool // for which it came in time
+	time      int64
+	cast      bool // while the request was pending
 	withdrawn bool
+}
+
+// chains are those in which a vote counts, as they stand.
+func (m *model) chainsOf(v *modelVote) (in []int) {
+	for i := range m.chains {
+		if c := &m.chains[i]; v.cast && !v.withdrawn && c.asks(v.who) && v.time < c.deadline {
+			in = append(in, i)
+		}
+	}
+	return in
 }
 
 func (c *modelChain) asks(who string) bool {
@@ -86,7 +98,7 @@ func (c *modelChain) begin(step int, at int64) bool {
 
 func (m *model) counted(chain int, c kind.Choice) (n int) {
 	for _, v := range m.votes {
-		if v.choice == c && v.chains[chain] && !v.withdrawn {
+		if v.choice == c && slices.Contains(m.chainsOf(v), chain) {
 			n++
 		}
 	}
@@ -113,7 +125,7 @@ func (m *model) seated() bool {
 		if try(k + 1) {
 			return true
 		}
-		for c := range approvers[k].chains {
+		for _, c := range m.chainsOf(approvers[k]) {
 			need[c]--
 			ok := try(k + 1)
 			need[c]++
@@ -141,7 +153,12 @@ func (m *model) advance(at int64) {
 		}
 		if which < 0 || !m.chains[which].begin(m.chains[which].step+1, next) {
 			m.state = kind.StateExpired
+			break
 		}
+		for _, v := range m.votes {
+			next = max(next, v.time)
+		}
+		m.decide(next)
 	}
 	if m.state == kind.StateApproved && at >= m.end {
 		m.state = kind.StateLapsed
@@ -157,42 +174,42 @@ func (m *model) vote(who string, c kind.Choice, at int64) (accepted, counted boo
 		return false, false
 	}
 	m.advance(at)
-	v := &modelVote{choice: c, chains: map[int]bool{}}
+	v := &modelVote{who: who, choice: c, time: at, cast: m.state == kind.StatePending}
 	asked := false
 	for i := range m.chains {
-		if m.state != kind.StatePending {
+		if v.cast {
+			asked = asked || m.chains[i].asks(who)
+		} else {
 			asked = asked || m.chains[i].ever(who)
-			continue
-		}
-		if m.chains[i].asks(who) {
-			asked = true
-			if at < m.chains[i].deadline {
-				v.chains[i] = true
-			}
 		}
 	}
 	if !asked {
 		return false, false
 	}
 	m.votes[who] = v
-	if len(v.chains) == 0 {
+	if len(m.chainsOf(v)) == 0 {
 		return true, false
 	}
+	m.decide(at)
+	return true, true
+}
+
+// decide ends a request that the votes there are decide.
+func (m *model) decide(at int64) {
 	for i := range m.chains {
 		if m.counted(i, kind.Deny) >= m.chains[i].steps[m.chains[i].step].deny {
 			m.state = kind.StateDenied
-			return true, true
+			return
 		}
 	}
 	if m.seated() {
 		m.state, m.opens = kind.StateApproved, at+m.hold
 	}
-	return true, true
 }
 
 func (m *model) withdraw(who string, at int64) bool {
 	v := m.votes[who]
-	if v == nil || v.choice != kind.Approve || len(v.chains) == 0 || v.withdrawn {
+	if v == nil || v.choice != kind.Approve || !v.cast || v.withdrawn {
 		return false
 	}
 	m.advance(at)

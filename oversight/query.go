@@ -61,7 +61,7 @@ type Vote struct {
 	Choice    kind.Choice
 	Index     uint64
 	Time      int64
-	Counted   bool       // false: it came too late and is kept as evidence
+	Counted   bool       // false: it came too late for the step that is asked, and is kept as evidence
 	Reason    nhi.Digest // addendum of the vote's leaf; zero = none
 	Withdrawn uint64     // index of its withdrawal; 0 = none
 }
@@ -84,7 +84,7 @@ func GetApproval(v ledger.View, id uint64) (*Approval, bool) {
 	for i := range r.Chains {
 		step := s.Steps[i]
 		a.Chains = append(a.Chains, ChainStatus{
-			Chain: r.Chains[i], Step: int(step.Step), Deadline: step.Deadline, Approvals: count(t.approve, i), Denials: count(t.deny, i),
+			Chain: r.Chains[i], Step: int(step.Step), Deadline: step.Deadline, Approvals: r.count(t.approve, i, step), Denials: r.count(t.deny, i, step),
 		})
 		if s.State != kind.StatePending {
 			continue
@@ -101,9 +101,10 @@ func GetApproval(v ledger.View, id uint64) (*Approval, bool) {
 			return voted
 		})
 	}
-	for _, one := range r.votes {
+	for i := range r.votes {
+		one := &r.votes[i]
 		a.Votes = append(a.Votes, Vote{
-			Human: one.human, Choice: one.Choice, Index: one.Index, Time: one.Time, Counted: one.Seats != 0, Reason: one.Reason,
+			Human: one.human, Choice: one.Choice, Index: one.Index, Time: one.Time, Counted: r.counts(one), Reason: one.Reason,
 			Withdrawn: one.Withdrawn,
 		})
 	}

@@ -123,7 +123,7 @@ type voteRow struct {
 	Choice    kind.Choice `cbor:"1,keyasint"`
 	Index     uint64      `cbor:"2,keyasint"`
 	Time      int64       `cbor:"3,keyasint"`
-	Seats     uint64      `cbor:"4,keyasint"` // bit i: it came in time for chain i; 0 = evidence only
+	Cast      bool        `cbor:"4,keyasint"` // while the request was pending; false = evidence only
 	Reason    nhi.Digest  `cbor:"5,keyasint"` // addendum; zero = none
 	Withdrawn uint64      `cbor:"6,keyasint"` // index of the withdrawal; 0 = none
 }

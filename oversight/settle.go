@@ -54,9 +54,10 @@ func load(v ledger.View, id uint64) (*request, bool) {
 // settle applies every deadline that lies at or before a stamp, in the order of time, as if each had been applied when it
 // was due: what a later event finds does not depend on when the ticks came.
 func (r *request) settle(v ledger.View, at int64) {
-	switch r.status.State {
-	case kind.StatePending:
+	if r.status.State == kind.StatePending {
 		r.settlePending(v, at)
+	}
+	switch r.status.State {
 	case kind.StateApproved:
 		if at >= r.End {
 			r.become(kind.StateLapsed, r.End)
@@ -70,43 +71,56 @@ func (r *request) settle(v ledger.View, at int64) {
 	}
 }
 
-// settlePending moves every chain on to the step that is asked at a stamp. A chain whose own quorum is there waits for the
-// others. The first chain that runs out of steps, or the end of the request, expires it.
+// settlePending moves every chain on to the step that is asked at a stamp, one deadline after the other. A chain whose own
+// quorum is there waits for the others. The first chain that runs out of steps, or the end of the request, expires it; a step
+// that begins may find its quorum, or its denial, among the votes that are there.
 func (r *request) settlePending(v ledger.View, at int64) {
-	tally := r.tally(v)
-	expired, chain := r.End, ""
-	steps := make([]stepRow, len(r.Chains))
-	for i := range r.Chains {
-		c, s := &r.Chains[i], r.status.Steps[i]
-		for s.Deadline <= at && tally.approvals(i) < c.Steps[s.Step].Approve {
-			next, ok := c.Feasible(int(s.Step) + 1)
-			if !ok {
-				if s.Deadline < expired {
-					expired, chain = s.Deadline, c.Name
-				}
-				break
+	t := r.tally(v)
+	for r.status.State == kind.StatePending {
+		due, which := r.End, -1
+		for i, s := range r.status.Steps {
+			if s.Deadline < due && r.count(t.approve, i, s) < r.Chains[i].Steps[s.Step].Approve {
+				due, which = s.Deadline, i
 			}
-			s.Step = uint64(next)
-			s.Deadline += c.Steps[next].Timeout
 		}
-		steps[i] = s
-	}
-	if expired <= at {
-		r.become(kind.StateExpired, expired)
-		r.leaf(kind.Expired, kind.Resolution{State: kind.StateExpired, Chain: chain, Time: expired})
-		return
-	}
-	for i, s := range steps {
-		old := r.status.Steps[i]
-		if s == old {
-			continue
+		if due > at {
+			break
 		}
-		r.status.Steps[i] = s
-		cancel := stepTimer(r.id, i, old.Deadline)
-		cancel.Cancel = true
-		r.timers = append(r.timers, cancel, stepTimer(r.id, i, s.Deadline))
-		r.leaf(kind.Escalated, kind.Resolution{State: kind.StatePending, Chain: r.Chains[i].Name, Step: s.Step + 1, Time: old.Deadline})
+		body := kind.Resolution{State: kind.StateExpired, Time: due}
+		if which >= 0 {
+			body.Chain = r.Chains[which].Name
+			if r.escalate(which) {
+				r.resolve(v, r.reached(due))
+				continue
+			}
+		}
+		r.become(kind.StateExpired, due)
+		r.leaf(kind.Expired, body)
 	}
+}
+
+// escalate lets a chain ask its next step, if it has one that can reach its quorum.
+func (r *request) escalate(i int) bool {
+	c, old := &r.Chains[i], r.status.Steps[i]
+	next, ok := c.Feasible(int(old.Step) + 1)
+	if !ok {
+		return false
+	}
+	s := stepRow{Step: uint64(next), Deadline: old.Deadline + c.Steps[next].Timeout}
+	r.status.Steps[i] = s
+	cancel := stepTimer(r.id, i, old.Deadline)
+	cancel.Cancel = true
+	r.timers = append(r.timers, cancel, stepTimer(r.id, i, s.Deadline))
+	r.leaf(kind.Escalated, kind.Resolution{State: kind.StatePending, Chain: c.Name, Step: s.Step + 1, Time: old.Deadline})
+	return true
+}
+
+// reached is when votes decide at a deadline: not before the last of them, where a quorum was lost after a deadline had passed.
+func (r *request) reached(due int64) int64 {
+	for i := range r.votes {
+		due = max(due, r.votes[i].Time)
+	}
+	return due
 }
 
 func stepTimer(id uint64, chain int, due int64) ledger.Timer {

@@ -20,7 +20,8 @@ func noRequest() ledger.Decision {
 }
 
 // decideVote takes one human's one vote. A vote that comes too late, for its step or for the request, is accepted as
-// evidence, with Counted false, and changes nothing.
+// evidence, with Counted false, and changes nothing; if a chain that has passed its step's deadline asks its next step after
+// all, what was cast before that step's deadline counts for it.
 func decideVote(v ledger.View, ev *ledger.Event, at ledger.Stamp) ledger.Decision {
 	b, err := kind.DecodeVoteBody(ev.Body)
 	if err == nil {
@@ -51,20 +52,14 @@ func decideVote(v ledger.View, ev *ledger.Event, at ledger.Stamp) ledger.Decisio
 	}
 	r.settle(v, at.Time)
 	pending := r.status.State == kind.StatePending
+	row := voteRow{Choice: b.Choice, Index: v.NextIndex(), Time: at.Time, Reason: b.Reason, Cast: pending}
 	var asked bool
-	row := voteRow{Choice: b.Choice, Index: v.NextIndex(), Time: at.Time, Reason: b.Reason}
 	for i := range r.Chains {
-		step := r.status.Steps[i]
+		step := int(r.status.Steps[i].Step)
 		if !pending {
-			step.Step = uint64(len(r.Chains[i].Steps) - 1)
+			step = len(r.Chains[i].Steps) - 1
 		}
-		if !kind.HasID(r.Chains[i].Asked(int(step.Step)), ev.Agent) {
-			continue
-		}
-		asked = true
-		if pending && at.Time < step.Deadline {
-			row.Seats |= 1 << i
-		}
+		asked = asked || kind.HasID(r.Chains[i].Asked(step), ev.Agent)
 	}
 	if !asked {
 		hint := "the chains of this request do not ask this human"
@@ -74,13 +69,14 @@ func decideVote(v ledger.View, ev *ledger.Event, at ledger.Stamp) ledger.Decisio
 		return refuse(verify.OutcomeUnauthorized, kind.Refusal{Reason: kind.ReasonNotEligible, Hint: hint})
 	}
 	r.setVote(ev.Agent, row)
-	if row.Seats != 0 {
+	counted := r.counts(&vote{ev.Agent, row})
+	if counted {
 		r.resolve(v, at.Time)
 	}
-	return r.decision(canon.MustMarshal(kind.Voted{Request: r.id, Counted: row.Seats != 0, State: r.status.State}))
+	return r.decision(canon.MustMarshal(kind.Voted{Request: r.id, Counted: counted, State: r.status.State}))
 }
 
-// resolve ends a pending request whose votes decide it.
+// resolve ends a pending request whose votes decide it, at a stamp or, where time has passed since, when they did.
 func (r *request) resolve(v ledger.View, at int64) {
 	t := r.tally(v)
 	if chain, ok := r.denied(&t); ok {
@@ -98,10 +94,12 @@ func (r *request) resolve(v ledger.View, at int64) {
 	}
 	g := kind.Grant{
 		Request: r.id, ActionDigest: r.Digest, Agent: r.Agent, Key: r.Key, Link: r.Link, PolicyEpoch: r.Epoch, PolicyDigest: r.Policy,
-		NotBefore: r.status.Opens, NotAfter: r.End, Uses: 1, RequestDigest: r.Request, Votes: make([]uint64, len(t.approve)),
+		NotBefore: r.status.Opens, NotAfter: r.End, Uses: 1, RequestDigest: r.Request, Votes: make([]uint64, 0, len(t.approve)),
 	}
 	for i := range t.approve {
-		g.Votes[i] = t.approve[i].Index
+		if r.counts(&t.approve[i]) {
+			g.Votes = append(g.Votes, t.approve[i].Index)
+		}
 	}
 	slices.Sort(g.Votes)
 	r.rawLeaf(kind.Granted, canon.MustMarshal(g))
@@ -122,7 +120,7 @@ func decideWithdraw(v ledger.View, ev *ledger.Event, at ledger.Stamp) ledger.Dec
 		return noRequest()
 	}
 	row, voted := r.voteOf(ev.Agent)
-	if !voted || row.Choice != kind.Approve || row.Seats == 0 || row.Withdrawn != 0 {
+	if !voted || row.Choice != kind.Approve || !row.Cast || row.Withdrawn != 0 {
 		return refuse(verify.OutcomeNotFound, kind.Refusal{Reason: kind.ReasonNotEligible, Hint: "this human has no approval that counts"})
 	}
 	r.settle(v, at.Time)

@@ -84,7 +84,7 @@ func DecodeOpened(detail []byte) (*Opened, error) {
 // Voted is the detail of an accepted approval.vote and approval.withdraw.
 type Voted struct {
 	Request uint64 `cbor:"1,keyasint"`
-	Counted bool   `cbor:"2,keyasint"` // false: it came too late and is kept as evidence
+	Counted bool   `cbor:"2,keyasint"` // false: it came too late for the step that was asked then, and is kept as evidence
 	State   State  `cbor:"3,keyasint"` // of the request now
 }
 
