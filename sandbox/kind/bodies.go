@@ -265,19 +265,39 @@ func (b *UsageBody) Check() error {
 	return nil
 }
 
-// Over returns the meter of which a run with these limits cannot have used that much; "" if there is none. A node's word is
-// taken within what its sandbox enforces and no further.
+// most returns what a node's word is taken for at the most of a run with these limits: what its sandbox enforces. CPU time
+// depends on the wall time that it states.
+func (b *UsageBody) most(l Limits, meter string) uint64 {
+	wall := uint64(max(0, l.Wall)) + uint64(SlackWall)
+	switch meter {
+	case MeterWall:
+		return wall
+	case MeterCPU:
+		return MaxProcesses * (min(wall, b.Quantities[MeterWall]) + uint64(time.Second))
+	}
+	return l.Memory + SlackMemory
+}
+
+// Over returns the meter of which a run with these limits cannot have used that much; "" if there is none.
 func (b *UsageBody) Over(l Limits) string {
-	wall := b.Quantities[MeterWall]
-	switch {
-	case wall > uint64(max(0, l.Wall))+uint64(SlackWall):
-		return MeterWall
-	case b.Quantities[MeterCPU] > MaxProcesses*(wall+uint64(time.Second)): // wall is bounded by now
-		return MeterCPU
-	case b.Quantities[MeterMemory] > l.Memory+SlackMemory:
-		return MeterMemory
+	for _, m := range [...]string{MeterWall, MeterCPU, MeterMemory} {
+		if b.Quantities[m] > b.most(l, m) {
+			return m
+		}
 	}
 	return ""
+}
+
+// Clip brings quantities down to what is taken of a run with these limits, and returns the meters of which there was more:
+// where no control group counts, pages of mapped files are measured, too, which no limit holds.
+func (b *UsageBody) Clip(l Limits) (clipped []string) {
+	for _, m := range [...]string{MeterWall, MeterCPU, MeterMemory} {
+		if most := b.most(l, m); b.Quantities[m] > most {
+			b.Quantities[m] = most
+			clipped = append(clipped, m)
+		}
+	}
+	return clipped
 }
 
 // Most is what a run within limits may be expected to use at most: all of its time on one core, and all of its memory.

@@ -257,6 +257,30 @@ func TestAClaimOfAnotherRootFileSystemIsNotRun(t *testing.T) {
 	}
 }
 
+// What a run was measured to have used beyond its limits is reported as the most that the ledger takes: else none of it counts.
+func TestUsageBeyondTheLimitsIsStillCounted(t *testing.T) {
+	w := newWorld(t)
+	a := w.start(&fake{class: kind.Process, run: func(context.Context, backend.Spec) (*backend.Result, error) {
+		r := finished("")
+		r.Wall, r.CPU, r.MemoryPeak = time.Hour, 1000*time.Hour, 1<<40
+		return r, nil
+	}}, nil)
+	s := w.await(w.claim(nil))
+	a.end() // its last report is in
+	wall := uint64(10*time.Second) + uint64(kind.SlackWall)
+	want := map[string]uint64{
+		kind.MeterWall: wall, kind.MeterCPU: kind.MaxProcesses * (wall + uint64(time.Second)), kind.MeterMemory: 64<<20 + kind.SlackMemory,
+	}
+	if len(s.GetUsage()) != len(want) {
+		t.Errorf("got %v, want %v", s.GetUsage(), want)
+	}
+	for _, q := range s.GetUsage() {
+		if q.GetN() != want[q.GetMeter()] {
+			t.Errorf("%s: got %d, want %d", q.GetMeter(), q.GetN(), want[q.GetMeter()])
+		}
+	}
+}
+
 // told is a log handler that passes messages on.
 type told struct {
 	slog.Handler

@@ -215,7 +215,12 @@ func (a *Agent) sign(ctx context.Context, j *Job, o *outcome, sequence uint64) (
 	}
 	payloads := [][]byte{first}
 	if o.result != nil {
-		body, err := usageBody(j.Claim, sequence, o.result).Encode()
+		usage := usageBody(j.Claim, sequence, o.result)
+		if over := usage.Clip(kind.Limits{Wall: j.Wall, Memory: j.Memory}); len(over) > 0 {
+			// The ledger would refuse more, and then nothing of the run would be counted.
+			a.log.WarnContext(ctx, "more was measured than the run's limits allow: the most they do is reported", "claim", j.Claim, "meters", over)
+		}
+		body, err := usage.Encode()
 		if err != nil {
 			return nil, err
 		}
