@@ -71,6 +71,7 @@ Start with a cluster on this machine:
   creto event list
 
 Exit codes: ` + exitSummary(),
+		Version:       buildVersion().Version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          noArgs,
@@ -127,7 +128,10 @@ func noArgs(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	err := fmt.Errorf("unknown command or argument %q", args[0])
+	if !c.HasSubCommands() {
+		return usageError(fmt.Errorf("%q is too much: the command takes no arguments, only flags", args[0]))
+	}
+	err := fmt.Errorf("unknown command %q", args[0])
 	c.SuggestionsMinimumDistance = 2
 	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
 		return usageError(err, "did you mean "+strings.Join(near, " or ")+"?")

@@ -91,7 +91,7 @@ func TestExplain(t *testing.T) {
 
 // views are all values whose JSON names are a contract.
 var views = []any{
-	accountView{}, approvalView{}, causeView{}, chainView{}, chainStep{}, claimedView{}, clockView{}, closedView{}, consistencyView{}, correctedView{}, counterView{},
+	accountCreated{}, accountView{}, approvalView{}, causeView{}, chainView{}, chainStep{}, claimedView{}, clockView{}, closedView{}, consistencyView{}, correctedView{}, counterView{},
 	delegationCreated{}, devReady{}, eventDetail{}, eventView{}, exportView{}, headsView{}, identityCreated{}, identityView{}, initView{},
 	joinToken{}, joinView{}, leaderView{}, leaseView{}, linkView{}, loadView{}, memberChange{}, memberView{}, openedView{}, oversightChain{},
 	policyPublished{}, policyView{}, readView{}, renewView{}, reportFile{}, reportedView{}, sandboxView{}, statusView{}, submitted{}, svidView{}, tenantCreated{},

@@ -145,7 +145,17 @@ func exitOfCode(c codes.Code) int {
 // explain returns the code and the hints of an error.
 func explain(err error) *failure {
 	if f, ok := errors.AsType[*failure](err); ok {
-		return &failure{code: f.code, err: err, hints: f.hints, usage: f.usage, silent: f.silent}
+		hints := f.hints
+		// One that wraps another says no more than where it happened.
+		for in, ok := f, true; ok && len(hints) == 0; hints = in.hints {
+			if in, ok = errors.AsType[*failure](in.err); !ok {
+				break
+			}
+		}
+		if h := hintOfFile(err); len(hints) == 0 && h != "" {
+			hints = []string{h}
+		}
+		return &failure{code: f.code, err: err, hints: hints, usage: f.usage, silent: f.silent}
 	}
 	f := &failure{code: exitLocal, err: err}
 	hint := func(h string) {
@@ -187,12 +197,22 @@ func explain(err error) *failure {
 	case errors.Is(err, context.DeadlineExceeded):
 		f.code = exitUnavailable
 		hint("raise --timeout, or see whether the cluster has a leader with `creto cluster status`")
-	case errors.Is(err, fs.ErrNotExist):
-		hint("check the path")
-	case errors.Is(err, fs.ErrExist):
-		hint("nothing is ever overwritten: choose another path, or remove the file yourself")
+	default:
+		hint(hintOfFile(err))
 	}
 	return f
+}
+
+func hintOfFile(err error) string {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "check the path"
+	case errors.Is(err, fs.ErrExist):
+		return "nothing is ever overwritten: choose another path, or remove the file yourself"
+	case errors.Is(err, fs.ErrPermission):
+		return "check who owns the file, and its mode"
+	}
+	return ""
 }
 
 func hintOfCode(c codes.Code) string {

@@ -121,8 +121,8 @@ func (o *loadOptions) check(c *cobra.Command) error {
 		}
 	}
 	switch {
-	case o.events < 0 || o.rate < 0:
-		return usageError(errors.New("--events and --rate are not negative"))
+	case o.events < 0 || o.rate < 0 || o.events == 0 && c.Flags().Changed("events"):
+		return usageError(errors.New("--events is positive, and --rate not negative"))
 	case o.batch < 1 || o.batch > nhi.MaxBatch:
 		return usageError(fmt.Errorf("--batch is 1 to %d", nhi.MaxBatch))
 	case o.perCall < 1 || o.perCall > 256:

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,15 @@ type accountView struct {
 }
 
 func (v accountView) quietID() string { return v.ID }
+
+type accountCreated struct {
+	ID     string `json:"id"`
+	Parent string `json:"parent"`
+	Type   string `json:"type"`
+	Index  count  `json:"index"`
+}
+
+func (v accountCreated) quietID() string { return v.ID }
 
 func (a *app) accountCmd() *cobra.Command {
 	var parent, typ, name string
@@ -59,7 +69,7 @@ func (a *app) accountCmd() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.object(accountView{ID: b.ID.String(), Parent: parent, Type: typ, Index: count(r.Index)})
+				return a.object(accountCreated{b.ID.String(), cmp.Or(parent, w.Tenant().String()), typ, count(r.Index)})
 			})
 		},
 	}

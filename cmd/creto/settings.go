@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -162,7 +163,10 @@ func (s *settings) resolve(c *cobra.Command, getenv func(string) string) error {
 			continue
 		}
 		if err := t.set(s, value); err != nil {
-			return localError(fmt.Errorf("%s: %w", source, err))
+			if err = fmt.Errorf("%s: %w", source, err); strings.HasPrefix(source, "--") {
+				return usageError(err)
+			}
+			return localError(err, "`creto config print` shows where each value comes from")
 		}
 		s.from[t.name], s.values[t.name] = source, value
 	}
@@ -249,6 +253,9 @@ func parseClientConfig(b []byte) (map[string]string, error) {
 
 func readReady(path string) (*node.ReadyFile, error) {
 	b, err := readBounded(path, maxConfig)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, localError(fmt.Errorf("read ready file: %w", err), "a cluster writes it once it is ready, and removes it when it ends: is `creto dev --ready "+shellQuote(path)+"` running?")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read ready file: %w", err)
 	}
