@@ -18,7 +18,6 @@ import (
 const (
 	MaxRequestChains = 8   // chains that one request asks
 	MaxApprovers     = 128 // humans that one request asks
-	MaxPolicies      = 256 // soft policies that one request satisfies
 	MaxPending       = 64  // requests of one agent that wait for their humans
 
 	// ClaimGrace is how long after its last deadline, and its hold, a request that names no ttl can still be claimed.
@@ -65,11 +64,6 @@ func (o *Oversight) decideRequest(v ledger.View, ev *ledger.Event, at ledger.Sta
 		return refuse(verify.OutcomeDenied, kind.Refusal{Reason: kind.ReasonNotEligible, Hint: "the policy forbids this action, and no approval can help"})
 	default:
 		return refuse(verify.OutcomeUnauthorized, kind.Refusal{Reason: kind.ReasonNoVerdict, Hint: "agents, services and humans ask for approvals"})
-	}
-	if len(ev.Verdict.Policies) > MaxPolicies || size(ev.Verdict.Policies) > 64*MaxPolicies {
-		return refuse(verify.OutcomeLimit, kind.Refusal{
-			Reason: kind.ReasonTooMany, Hint: fmt.Sprintf("more than %d policies want this approved", MaxPolicies),
-		})
 	}
 	r := &requestRow{
 		Agent: ev.Agent, Key: ev.Key, Link: ev.Link, Account: ev.Account, Action: b.Action, Digest: b.Action.Digest(),

@@ -125,9 +125,22 @@ func (a *authorizer) authorize(v ledger.View, ev *nhi.Event, by ledger.Authority
 	default:
 		verdict.Outcome = ledger.VerdictDeny
 	}
+	// An approval satisfies the policies that its request's verdict names: one that left some out could never be claimed.
+	if _, own := a.questions[ev.Kind]; own && verdict.Outcome == ledger.VerdictNeedsOversight {
+		if n := max(len(verdict.Policies), len(verdict.Chains)); n > ledger.MaxVerdictNames {
+			return ledger.Verdict{}, &tooManyPoliciesError{n}
+		}
+	}
 	clipNames(&verdict.Chains)
 	clipNames(&verdict.Policies)
 	return verdict, nil
+}
+
+// tooManyPoliciesError refuses to ask for an approval that more policies want than one verdict can name.
+type tooManyPoliciesError struct{ n int }
+
+func (e *tooManyPoliciesError) Error() string {
+	return fmt.Sprintf("%d policies want this approved, at most %d can be satisfied by one approval", e.n, ledger.MaxVerdictNames)
 }
 
 // clipNames keeps a verdict within what a command holds; the decision's digest covers all of them.
