@@ -65,7 +65,8 @@ func (p *policyFiles) add(c *cobra.Command) {
 }
 
 const policyHelp = `The hard set permits and forbids; what no policy permits is forbidden. The soft set holds forbids with @oversight("chain"):
-what matches one of them waits until that chain has approved. Every policy has an @id. Chains are YAML:
+what matches one of them waits until that chain has approved. Its text says which actions it is about, and they can be none of the
+ledger's own events (usage, sandbox.claim, quota.*, policy.publish), for which no approval can be used. Every policy has an @id. Chains are YAML:
 
   - name: payments
     hold: 0s                   # between the approval and the earliest claim
