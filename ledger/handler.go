@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"context"
 	"github.com/creto-systems/creto/ledger/verify"
 	"github.com/creto-systems/creto/nhi"
 	"github.com/creto-systems/creto/nhi/registry"
@@ -201,5 +202,5 @@ type Kind struct {
 	Check func(ev *nhi.Event) error
 	// Hold is the check at the edge that Decide does not repeat, because it is expensive or parses what Apply must not: what the
 	// event carries is held against the tenant's state of now and the key whose signature over the event holds. nil = none.
-	Hold func(v View, ev *nhi.Event, pk *nhi.PublicKey) error
+	Hold func(ctx context.Context, v View, ev *nhi.Event, pk *nhi.PublicKey) error
 }

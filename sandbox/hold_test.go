@@ -43,7 +43,7 @@ func TestReportIsHeldAgainstItsClaim(t *testing.T) {
 	c := w.claimed(nil)
 	stranger := ledgertest.NewIdentity(t, "stranger", registry.Agent)
 	hold := func(s ledgertest.Signed) (err error) {
-		w.WithView(w.Tenant, func(v ledger.View) { err = holdReport(v, s.Event, s.By.Key.Public()) })
+		w.WithView(w.Tenant, func(v ledger.View) { err = holdReport(t.Context(), v, s.Event, s.By.Key.Public()) })
 		return err
 	}
 	if err := hold(w.stated(n.Key, n, c.Claim, nil)); err != nil {

@@ -105,12 +105,12 @@ func checkReport(ev *nhi.Event) error {
 // holdReport verifies the statement under the key that has signed the report, and holds it against the claim: a ledger that took
 // statements of strangers, or about something else, would attest nothing. A report of no claim, or of another node's, is
 // refused on the record by Decide.
-func holdReport(v ledger.View, ev *nhi.Event, pk *nhi.PublicKey) error {
+func holdReport(ctx context.Context, v ledger.View, ev *nhi.Event, pk *nhi.PublicKey) error {
 	b, err := kind.DecodeReportBody(ev.Body)
 	if err != nil {
 		return err
 	}
-	run, err := kind.VerifyReport(context.Background(), pk, b)
+	run, err := kind.VerifyReport(ctx, pk, b)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -31,7 +32,7 @@ type answer struct {
 
 // check verifies the envelope and asks policy. before is what an earlier check of the same envelope found: then only
 // policy is asked again.
-func (e *Edge) check(tenant nhi.ID, sub *Submission, before *item) (*item, error) {
+func (e *Edge) check(ctx context.Context, tenant nhi.ID, sub *Submission, before *item) (*item, error) {
 	v, release, err := e.cfg.State.View(tenant)
 	if err != nil {
 		return nil, err
@@ -42,7 +43,7 @@ func (e *Edge) check(tenant nhi.ID, sub *Submission, before *item) (*item, error
 	if err := ledger.Guard(func() (err error) {
 		it := before
 		if it == nil {
-			if it, err = e.authenticate(v, tenant, sub); err != nil {
+			if it, err = e.authenticate(ctx, v, tenant, sub); err != nil {
 				return err
 			}
 			if err = e.seal(it, sub); err != nil {
@@ -78,7 +79,7 @@ func (e *Edge) check(tenant nhi.ID, sub *Submission, before *item) (*item, error
 }
 
 // authenticate verifies the signature under the registered key and holds every event against its kind.
-func (e *Edge) authenticate(v ledger.View, tenant nhi.ID, sub *Submission) (*item, error) {
+func (e *Edge) authenticate(ctx context.Context, v ledger.View, tenant nhi.ID, sub *Submission) (*item, error) {
 	env := sub.Envelope
 	pk, err := e.cfg.State.PublicKey(v, env.KeyID)
 	if errors.Is(err, ledger.ErrUnknownKey) {
@@ -106,7 +107,7 @@ func (e *Edge) authenticate(v ledger.View, tenant nhi.ID, sub *Submission) (*ite
 			}
 		}
 		if kind.Hold != nil {
-			if err := kind.Hold(v, ev, pk); err != nil {
+			if err := kind.Hold(ctx, v, ev, pk); err != nil {
 				return nil, &InvalidError{i, err}
 			}
 		}

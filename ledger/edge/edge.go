@@ -236,7 +236,7 @@ func (e *Edge) one(ctx context.Context, tenant nhi.ID, sub *Submission) ([]Resul
 	for range MaxDecisions {
 		var err error
 		if derr := e.cfg.Workers.Do(ctx, 1, func(int) {
-			checked, err = e.check(tenant, sub, checked)
+			checked, err = e.check(ctx, tenant, sub, checked)
 		}); derr != nil {
 			return nil, fmt.Errorf("submit: %w", derr)
 		}
