@@ -99,8 +99,9 @@ func TestOneClaimWins(t *testing.T) {
 			})
 		}
 		wg.Wait()
+		// The answer to the one that won may have been lost with the leader: that each was claimed, what is reserved below says.
 		if won > 1 || won+refused != 9 {
-			t.Errorf("request %d: %d claims were accepted and %d refused, want one and eight", o.Request, won, refused)
+			t.Errorf("request %d: %d claims were accepted and %d refused, want at most one, and the others refused", o.Request, won, refused)
 		}
 	}
 	h.ok(h.StartNode(leader))
