@@ -1,40 +1,13 @@
 package sandbox
 
 import (
-	"crypto/sha256"
 	"testing"
 
 	"github.com/creto-systems/creto/ledger"
 	"github.com/creto-systems/creto/ledger/ledgertest"
-	"github.com/creto-systems/creto/nhi"
 	"github.com/creto-systems/creto/nhi/registry"
 	"github.com/creto-systems/creto/sandbox/kind"
 )
-
-// stated is a report of a node whose statement somebody has signed.
-func (w *world) stated(by nhi.Signer, n *ledgertest.Identity, claim uint64, change func(*kind.Run)) ledgertest.Signed {
-	w.t.Helper()
-	i := w.info(claim)
-	w.seq++
-	r := &kind.Run{
-		Ledger: w.LedgerID, Tenant: w.Tenant, Claim: claim, Agent: i.Agent, Link: i.Link, Account: i.Account, PolicyEpoch: i.PolicyEpoch,
-		Node: n.ID, Sequence: w.seq, Template: i.Template, Rootfs: i.Rootfs, Command: []string{"/hello"}, Isolation: i.Class,
-		Backend: "test", BackendVersion: "1", Status: kind.Finished, MeasuredFrom: kind.FromWait4, WallLimit: i.Wall, MemoryLimit: i.Memory,
-	}
-	if change != nil {
-		change(r)
-	}
-	env, err := kind.SignStatement(w.t.Context(), by, r)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	ev := w.Event(n, kind.Report, &kind.ReportBody{
-		Claim: r.Claim, Statement: env, StatementDigest: sha256.Sum256(env), Rootfs: r.Rootfs, ExitCode: r.ExitCode, Output: r.Output,
-		PolicyEpoch: r.PolicyEpoch, Sequence: max(1, r.Sequence), Status: r.Status, Reason: r.Reason,
-	})
-	ev.Event.Account = i.Account
-	return ev
-}
 
 // The edge takes only statements that the reporting node itself has signed, about this very claim.
 func TestReportIsHeldAgainstItsClaim(t *testing.T) {

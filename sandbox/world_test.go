@@ -167,6 +167,12 @@ func (w *world) wantState(claim uint64, want State) *Info {
 // report is the report of a node about a claim.
 func (w *world) report(n *ledgertest.Identity, claim uint64, change func(*kind.Run)) ledgertest.Signed {
 	w.t.Helper()
+	return w.stated(n.Key, n, claim, change)
+}
+
+// stated is a report of a node with a statement that somebody has signed.
+func (w *world) stated(by nhi.Signer, n *ledgertest.Identity, claim uint64, change func(*kind.Run)) ledgertest.Signed {
+	w.t.Helper()
 	i := w.info(claim)
 	w.seq++
 	r := &kind.Run{
@@ -177,13 +183,13 @@ func (w *world) report(n *ledgertest.Identity, claim uint64, change func(*kind.R
 	if change != nil {
 		change(r)
 	}
-	env, err := kind.SignStatement(w.t.Context(), n.Key, r)
+	env, err := kind.SignStatement(w.t.Context(), by, r)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	ev := w.Event(n, kind.Report, &kind.ReportBody{
 		Claim: r.Claim, Statement: env, StatementDigest: sha256.Sum256(env), Rootfs: r.Rootfs, ExitCode: r.ExitCode, Output: r.Output,
-		PolicyEpoch: r.PolicyEpoch, Sequence: r.Sequence, Status: r.Status, Reason: r.Reason,
+		PolicyEpoch: r.PolicyEpoch, Sequence: max(1, r.Sequence), Status: r.Status, Reason: r.Reason,
 	})
 	ev.Event.Account = i.Account
 	return ev
