@@ -8,6 +8,10 @@ conformance=${CRETO_CONFORMANCE:-$(cd .. && pwd)/shared/conformance}
 [[ -d $conformance ]] || conformance=
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+# A test that hangs without its rule is killed, and leaves its files: here. Sandboxes enter as nobody.
+export TMPDIR=$scratch/tmp
+mkdir -m 1777 "$TMPDIR"
+chmod 711 "$scratch"
 git archive HEAD | tar -x -C "$scratch"
 cd "$scratch"
 export CGO_ENABLED=0
