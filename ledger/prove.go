@@ -161,9 +161,10 @@ func (s *Snapshot) links(t Tenant, leaf *verify.Leaf, asOf uint64) ([][]byte, er
 }
 
 // WriteCompleteness writes the completeness file of [from, to): all leaves of a log between an epoch at or before from and
-// one at or after to, under an anchor, with the events' payloads if asked. w should be buffered. The error matches
-// ErrNotFound while the end of the interval is not sealed under the anchor.
-func (s *Snapshot) WriteCompleteness(w io.Writer, t Tenant, from, to int64, at Anchor, payloads bool) (err error) {
+// one at or after to, under an anchor, with the events' payloads if asked. w should be buffered. progress, if not nil, is told
+// before the first leaf and after each how many are written, and how many there are. The error matches ErrNotFound while the
+// end of the interval is not sealed under the anchor.
+func (s *Snapshot) WriteCompleteness(w io.Writer, t Tenant, from, to int64, at Anchor, payloads bool, progress func(done, total uint64)) (err error) {
 	defer guard(&err)
 	if from > to {
 		return fmt.Errorf("interval from %d to %d: %w", from, to, ErrRange)
@@ -193,15 +194,24 @@ func (s *Snapshot) WriteCompleteness(w io.Writer, t Tenant, from, to int64, at A
 	if err != nil {
 		return err
 	}
+	if progress == nil {
+		progress = func(uint64, uint64) {}
+	}
+	progress(0, h.B-h.A)
 	err = s.Leaves(t.Slot, h.A, h.B, func(index uint64, raw []byte) error {
-		if !payloads {
-			return cw.Leaf(raw, nil)
+		var payload []byte
+		if payloads {
+			e, err := s.event(t.Slot, index, raw)
+			if err != nil {
+				return err
+			}
+			payload = e.Payload
 		}
-		e, err := s.event(t.Slot, index, raw)
-		if err != nil {
+		if err := cw.Leaf(raw, payload); err != nil {
 			return err
 		}
-		return cw.Leaf(raw, e.Payload)
+		progress(index+1-h.A, h.B-h.A)
+		return nil
 	})
 	if err != nil {
 		return err

@@ -246,7 +246,7 @@ func TestCompletenessFilesVerifyOffline(t *testing.T) {
 	} {
 		for _, payloads := range []bool{false, true} {
 			var b bytes.Buffer
-			if err := s.WriteCompleteness(&b, tn, c.from, c.to, anchor, payloads); err != nil {
+			if err := s.WriteCompleteness(&b, tn, c.from, c.to, anchor, payloads, nil); err != nil {
 				t.Fatalf("%s: %v", c.name, err)
 			}
 			var n uint64
@@ -269,7 +269,7 @@ func TestCompletenessFilesVerifyOffline(t *testing.T) {
 			}
 		}
 	}
-	if err := s.WriteCompleteness(&bytes.Buffer{}, tn, 0, last.Time+1, anchor, false); !errors.Is(err, ledger.ErrNotFound) {
+	if err := s.WriteCompleteness(&bytes.Buffer{}, tn, 0, last.Time+1, anchor, false, nil); !errors.Is(err, ledger.ErrNotFound) {
 		t.Errorf("interval that is not sealed: got %v, want ErrNotFound", err)
 	}
 }

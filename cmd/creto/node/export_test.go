@@ -28,11 +28,15 @@ func (s *stuck) Send(*cretov1.ExportChunk) error {
 // counted counts what is sent.
 type counted struct {
 	stuck
-	bytes int
+	bytes       int
+	done, total uint64
+	backwards   bool
 }
 
 func (c *counted) Send(m *cretov1.ExportChunk) error {
 	c.bytes += len(m.GetData())
+	c.backwards = c.backwards || m.GetDone() < c.done || m.GetDone() > m.GetTotal() || c.total != 0 && m.GetTotal() != c.total
+	c.done, c.total = m.GetDone(), m.GetTotal()
 	return nil
 }
 
@@ -72,6 +76,9 @@ func TestSlowExport(t *testing.T) {
 	whole := &counted{}
 	if err := open().send(whole, time.Minute); err != nil || whole.bytes < 64<<10 {
 		t.Fatalf("export: got %d bytes, %v, want more than 64 KiB", whole.bytes, err)
+	}
+	if whole.backwards || whole.done != whole.total || whole.total < 200 {
+		t.Errorf("progress: got %d of %d leaves at the end, backwards: %t, want all of more than 200", whole.done, whole.total, whole.backwards)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

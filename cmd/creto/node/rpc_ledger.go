@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -227,8 +228,9 @@ type export struct {
 	at       ledger.Anchor
 	from, to int64
 	payloads bool
-	total    uint64 // leaves of the log
 	read     *cretov1.ReadInfo
+
+	done, total atomic.Uint64 // leaves of the file
 }
 
 func (s *Server) openExport(snap *ledger.Snapshot, req *cretov1.ExportRequest) (*export, error) {
@@ -247,14 +249,13 @@ func (s *Server) openExport(snap *ledger.Snapshot, req *cretov1.ExportRequest) (
 	if e.to == 0 {
 		e.to = last.Time
 	}
-	_, head, err := snap.SealedHead(e.tenant.Slot, e.at.Size)
+	_, _, err = snap.SealedHead(e.tenant.Slot, e.at.Size)
 	if errors.Is(err, ledger.ErrNotFound) {
 		return nil, errNotPublished
 	}
 	if err != nil {
 		return nil, err
 	}
-	e.total = head.Size
 	e.read, err = s.readInfo(snap, e.tenant, cretov1.Consistency_CONSISTENCY_LINEARIZABLE)
 	return e, err
 }
@@ -269,7 +270,10 @@ func (e *export) send(stream grpc.ServerStreamingServer[cretov1.ExportChunk], li
 	written := make(chan error, 1)
 	go func() {
 		b := bufio.NewWriterSize(w, e.chunk)
-		err := e.snap.WriteCompleteness(b, e.tenant, e.from, e.to, e.at, e.payloads)
+		err := e.snap.WriteCompleteness(b, e.tenant, e.from, e.to, e.at, e.payloads, func(done, total uint64) {
+			e.done.Store(done)
+			e.total.Store(total)
+		})
 		if err == nil {
 			err = b.Flush()
 		}
@@ -300,7 +304,7 @@ func (e *export) copy(stream grpc.ServerStreamingServer[cretov1.ExportChunk], r 
 		chunk := make([]byte, e.chunk) // the stream keeps what it was given
 		n, err := io.ReadFull(r, chunk)
 		if n > 0 {
-			if err := stream.Send(&cretov1.ExportChunk{Data: chunk[:n], Total: e.total, Read: read}); err != nil {
+			if err := stream.Send(&cretov1.ExportChunk{Data: chunk[:n], Done: e.done.Load(), Total: e.total.Load(), Read: read}); err != nil {
 				return err
 			}
 			read = nil
