@@ -89,7 +89,7 @@ const (
 )
 
 // signer reads the key file of the identity that signs.
-func (a *app) signer(by role) (keyfile.Key, *nhi.PrivateKey, error) {
+func (a *app) signer(ctx context.Context, by role) (keyfile.Key, *nhi.PrivateKey, error) {
 	s := &a.settings
 	path, variable := s.as, "CRETO_AS"
 	if s.from["as"] != "--as" {
@@ -109,12 +109,12 @@ func (a *app) signer(by role) (keyfile.Key, *nhi.PrivateKey, error) {
 	if path == "" {
 		return keyfile.Key{}, nil, usageError(errors.New("nobody to sign"), "give --as KEYFILE or set "+variable)
 	}
-	return a.readKey(path)
+	return a.readKey(ctx, path)
 }
 
 // readKey reads a key file, asking for its passphrase if it has one.
-func (a *app) readKey(path string) (keyfile.Key, *nhi.PrivateKey, error) {
-	k, _, err := keyfile.Read(path, func() (string, error) { return a.passphrase("passphrase of "+path, false) })
+func (a *app) readKey(ctx context.Context, path string) (keyfile.Key, *nhi.PrivateKey, error) {
+	k, _, err := keyfile.Read(path, func() (string, error) { return a.passphrase(ctx, "passphrase of "+path, false) })
 	if err != nil {
 		return k, nil, localError(fmt.Errorf("read key %s: %w", path, err))
 	}
@@ -126,17 +126,17 @@ func (a *app) readKey(path string) (keyfile.Key, *nhi.PrivateKey, error) {
 }
 
 // writeKey writes a new key file: under a passphrase, unless it shall lie in the open.
-func (a *app) writeKey(path string, k keyfile.Key, plain bool) error {
+func (a *app) writeKey(ctx context.Context, path string, k keyfile.Key, plain bool) error {
+	if _, err := os.Lstat(path); err == nil { // before anybody types a passphrase
+		return localError(fmt.Errorf("write key %s: %w", path, fs.ErrExist))
+	}
 	if plain {
 		if err := keyfile.WritePlain(path, k); err != nil {
 			return localError(fmt.Errorf("write key: %w", err))
 		}
 		return nil
 	}
-	if _, err := os.Lstat(path); err == nil { // before anybody types a passphrase
-		return localError(fmt.Errorf("write key %s: %w", path, fs.ErrExist))
-	}
-	pass, err := a.passphrase("new passphrase for "+path, true)
+	pass, err := a.passphrase(ctx, "new passphrase for "+path, true)
 	if err != nil {
 		return localError(err)
 	}
@@ -147,7 +147,7 @@ func (a *app) writeKey(path string, k keyfile.Key, plain bool) error {
 }
 
 // passphrase comes from the file that the settings name, or from whoever sits at the terminal. A new one is asked for twice.
-func (a *app) passphrase(what string, twice bool) (string, error) {
+func (a *app) passphrase(ctx context.Context, what string, twice bool) (string, error) {
 	if f := a.settings.passphraseFile; f != "" {
 		b, err := readBounded(f, 4096)
 		if err != nil {
@@ -161,17 +161,11 @@ func (a *app) passphrase(what string, twice bool) (string, error) {
 		return "", &failure{code: exitLocal, err: fmt.Errorf("%s is needed, and there is no terminal to ask at", what),
 			hints: []string{"put it into a file and name that with --passphrase-file or CRETO_PASSPHRASE_FILE"}}
 	}
-	ask := func(prompt string) (string, error) {
-		fmt.Fprint(a.err, prompt+": ")
-		b, err := term.ReadPassword(int(in.Fd()))
-		fmt.Fprintln(a.err)
-		return string(b), err
-	}
-	p, err := ask(what)
+	p, err := a.ask(ctx, in, what+": ", true)
 	if err != nil || !twice {
 		return p, err
 	}
-	again, err := ask("again")
+	again, err := a.ask(ctx, in, "again: ", true)
 	if err == nil && again != p {
 		err = errors.New("the two passphrases differ")
 	}
@@ -188,7 +182,7 @@ type actor struct {
 
 // act connects as the identity that signs, in the tenant of its key file (or of --tenant).
 func (a *app) act(ctx context.Context, by role, fn func(ctx context.Context, w *actor) error) error {
-	k, signer, err := a.signer(by)
+	k, signer, err := a.signer(ctx, by)
 	if err != nil {
 		return err
 	}

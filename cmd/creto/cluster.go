@@ -312,7 +312,7 @@ func (a *app) clusterMemberCmd(use string, op ledger.MemberOp, short, example st
 			if err != nil {
 				return usageError(err)
 			}
-			k, signer, err := a.signer(byAdmin)
+			k, signer, err := a.signer(c.Context(), byAdmin)
 			if err != nil {
 				return err
 			}

@@ -109,7 +109,7 @@ func (a *app) delegationCreate(c *cobra.Command, o linkOptions) error {
 			return localError(fmt.Errorf("check guard: %w", err))
 		}
 	}
-	k, key, err := a.signer(byActor)
+	k, key, err := a.signer(c.Context(), byActor)
 	if err != nil {
 		return err
 	}
@@ -231,7 +231,7 @@ func (a *app) registerLink(ctx context.Context, w *actor, l *registry.Link, auth
 		if authority == "" {
 			return usageError(errors.New("a root link is countersigned by the tenant's authority"), "name its key file with --authority, or pass a link on with --parent")
 		}
-		_, key, err := a.readKey(authority)
+		_, key, err := a.readKey(ctx, authority)
 		if err != nil {
 			return err
 		}

@@ -203,6 +203,11 @@ func explain(err error) *failure {
 	return f
 }
 
+// interrupted reports whether a command ended because its context did, and for no other reason.
+func interrupted(ctx context.Context, err error) bool {
+	return ctx.Err() != nil && (errors.Is(err, context.Canceled) || status.Code(err) == codes.Canceled)
+}
+
 func hintOfFile(err error) string {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -100,9 +100,12 @@ creto event get INDEX --addenda, INDEX being the leaf that this prints, until cr
 					return err
 				}
 				file := keyfile.Key{Role: t.String(), Tenant: w.Tenant(), ID: id, Suite: key.Public().Suite(), Seed: key.Seed()}
-				if err := a.writeKey(o.out, file, o.plain); err != nil {
+				if err := a.writeKey(c.Context(), o.out, file, o.plain); err != nil {
 					return err
 				}
+				// The time at the prompt does not count against --timeout.
+				ctx, cancel := context.WithTimeout(c.Context(), a.settings.timeout)
+				defer cancel()
 				return a.register(ctx, w, key, id, t, o.name, o.out)
 			})
 		},
@@ -141,7 +144,7 @@ Signed by the tenant's authority (--as).`,
 		Example: "  creto identity register ada.key --as acme/authority.key",
 		Args:    exactly("KEYFILE"),
 		RunE: func(c *cobra.Command, args []string) error {
-			k, key, err := a.readKey(args[0])
+			k, key, err := a.readKey(c.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -196,9 +199,12 @@ Signed by the identity's current key, or by the tenant's authority (--as). An ag
 					return err
 				}
 				file := keyfile.Key{Role: t.String(), Tenant: tenant, ID: id, Suite: key.Public().Suite(), Seed: key.Seed()}
-				if err := a.writeKey(o.out, file, o.plain); err != nil {
+				if err := a.writeKey(c.Context(), o.out, file, o.plain); err != nil {
 					return err
 				}
+				// The time at the prompt does not count against --timeout.
+				ctx, cancel := context.WithTimeout(c.Context(), a.settings.timeout)
+				defer cancel()
 				var until int64
 				if o.overlap > 0 {
 					until = time.Unix(0, r.GetRead().GetTimeNs()).Add(o.overlap).UnixNano()

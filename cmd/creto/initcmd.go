@@ -72,7 +72,7 @@ deleted. The admin's key lies under a passphrase (asked for, or --passphrase-fil
 			o.c.Nodes = append(o.c.Nodes, node.InitNode{Peer: p[0], GRPC: p[1], Read: p[2], Metrics: p[3]})
 		}
 		if !o.plainKeys {
-			pass, err := a.passphrase("new passphrase for the admin's key", true)
+			pass, err := a.passphrase(c.Context(), "new passphrase for the admin's key", true)
 			if err != nil {
 				return err
 			}

@@ -149,7 +149,7 @@ func (a *app) load(ctx context.Context, o loadOptions) error {
 			return err
 		}
 	}
-	k, key, err := a.signer(byAuthority)
+	k, key, err := a.signer(ctx, byAuthority)
 	if err != nil {
 		return err
 	}

@@ -119,7 +119,7 @@ The command's own exit code is data (exit_code); creto ends with 0 if the comman
 			if err != nil {
 				return usageError(err)
 			}
-			k, signer, err := a.signer(byActor)
+			k, signer, err := a.signer(c.Context(), byActor)
 			if err != nil {
 				return err
 			}

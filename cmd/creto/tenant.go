@@ -121,7 +121,7 @@ const (
 )
 
 func (a *app) tenantCreate(ctx context.Context, name, dir, zone string, strict, plain bool) error {
-	admin, adminKey, err := a.signer(byAdmin)
+	admin, adminKey, err := a.signer(ctx, byAdmin)
 	if err != nil {
 		return err
 	}
@@ -149,7 +149,7 @@ func (a *app) tenantCreate(ctx context.Context, name, dir, zone string, strict, 
 	}
 	keyPath, tokenPath := filepath.Join(dir, "authority.key"), filepath.Join(dir, "read-token")
 	file := keyfile.Key{Role: "authority", Tenant: tenant, ID: authority, Suite: key.Public().Suite(), Seed: key.Seed()}
-	if err := a.writeKey(keyPath, file, plain); err != nil {
+	if err := a.writeKey(ctx, keyPath, file, plain); err != nil {
 		return err
 	}
 	if err := createFile(tokenPath, []byte(token+"\n")); err != nil {

@@ -1,10 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -52,7 +52,7 @@ Without a terminal, --yes decides without being asked; with --action-digest, onl
 				if digest != "" && digest != hexHash(body.ActionDigest) {
 					return &failure{code: exitRefused, err: errors.New("the request is about another action than --action-digest")}
 				}
-				if err := a.confirm(q.Approval, verb, yes || digest != ""); err != nil {
+				if err := a.confirm(c.Context(), q.Approval, verb, yes || digest != ""); err != nil {
 					return err
 				}
 				// The time at the prompt does not count against --timeout.
@@ -82,16 +82,19 @@ func (a *app) question(ctx context.Context, w *actor, id uint64) (*creto.Questio
 }
 
 // confirm shows the request and asks, unless it was told not to.
-func (a *app) confirm(p *cretov1.Approval, verb string, yes bool) error {
+func (a *app) confirm(ctx context.Context, p *cretov1.Approval, verb string, yes bool) error {
 	fmt.Fprint(a.err, visible(approvalText(approvalOf(p))))
 	if yes {
 		return nil
 	}
-	if !terminal(a.in) {
+	in, ok := a.in.(*os.File)
+	if !ok || !terminal(in) {
 		return usageError(errors.New("there is no terminal to ask at"), "decide with --yes, or with --action-digest for exactly one action")
 	}
-	fmt.Fprintf(a.err, "\n%s this, with your key? Type %q: ", verb, verb)
-	answer, err := bufio.NewReader(a.in).ReadString('\n')
+	answer, err := a.ask(ctx, in, fmt.Sprintf("\n%s this, with your key? Type %q: ", verb, verb), false)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	if err != nil || strings.TrimSpace(answer) != verb {
 		return &failure{code: exitLocal, err: errors.New("nothing was decided")}
 	}
