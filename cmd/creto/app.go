@@ -45,6 +45,9 @@ func (a *app) run(ctx context.Context) int {
 		return exitOK
 	}
 	f := explain(err)
+	if h := a.settings.hintOfLink(err); h != "" {
+		f.hints = append(f.hints, h)
+	}
 	if interrupted(ctx, err) {
 		f = &failure{code: exitLocal, err: errors.New("interrupted"), silent: f.silent}
 	}

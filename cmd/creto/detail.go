@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -12,6 +13,24 @@ import (
 	sandbox "github.com/creto-systems/creto/sandbox/kind"
 	creto "github.com/creto-systems/creto/sdk/go"
 )
+
+// hintOfLink says which link an event was refused under because another identity holds it, and where it came from.
+func (s *settings) hintOfLink(err error) string {
+	r, ok := errors.AsType[*creto.RefusedError](err)
+	why := new(registry.Refusal)
+	if !ok || s.link.IsZero() || canon.Unmarshal(r.Result.Detail, why) != nil || why.Code != registry.CodeNotHolder {
+		return ""
+	}
+	source := s.from["link"]
+	if source == "" {
+		source = "--parent"
+	}
+	h := fmt.Sprintf("link %s, from %s, is held by another identity than the one that signs", s.link, source)
+	if source == "CRETO_LINK" {
+		h += ": unset CRETO_LINK, or name the signer's own with --link"
+	}
+	return h
+}
 
 // describeDetail puts the detail of a refusal into words. What it cannot read it leaves out: the outcome has been said.
 func describeDetail(r *creto.RefusedError) []string {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/creto-systems/creto/nhi"
 	"github.com/creto-systems/creto/oversight/kind"
 	cretov1 "github.com/creto-systems/creto/proto/creto/v1"
 	creto "github.com/creto-systems/creto/sdk/go"
@@ -39,6 +40,9 @@ Without a terminal, --yes decides without being asked; with --action-digest, onl
 			id, err := parseIndex("request", args[0])
 			if err != nil {
 				return err
+			}
+			if a.settings.from["link"] != "--link" { // the one in the environment is an agent's; a human decides in their own name
+				a.settings.link = nhi.LinkID{}
 			}
 			return a.act(c.Context(), byActor, func(ctx context.Context, w *actor) error {
 				if w.key.Role != "human" {
