@@ -30,6 +30,8 @@ type AgentConfig struct {
 	LedgerID nhi.Digest
 	// Receipts keeps what the cluster promises; nil = nothing is kept.
 	Receipts *ReceiptStore
+	// Observe, if it is set, is told of each event that was sent and what became of it, before the caller is.
+	Observe func(payload []byte, r *Result)
 	// Random draws ids and nonces; nil = crypto/rand. Now is the clock of client times, which decide nothing; nil = time.Now.
 	Random io.Reader
 	Now    func() time.Time
@@ -220,6 +222,15 @@ func (a *Agent) Send(ctx context.Context, signed ...*Signed) ([]*Result, error) 
 	out, err := a.c.Client.Submit(ctx, r)
 	if err != nil {
 		return out, err
+	}
+	if a.c.Observe != nil {
+		next := out
+		for _, s := range signed {
+			for i, payload := range s.Envelope.Payloads {
+				a.c.Observe(payload, next[i])
+			}
+			next = next[len(s.Envelope.Payloads):]
+		}
 	}
 	if a.c.Receipts != nil {
 		for _, res := range out {

@@ -15,6 +15,7 @@ import (
 	"github.com/creto-systems/creto/ledger/verify"
 	"github.com/creto-systems/creto/meter/kind"
 	"github.com/creto-systems/creto/nhi"
+	"github.com/creto-systems/creto/nhi/canon"
 	"github.com/creto-systems/creto/nhi/spiffe"
 	cretov1 "github.com/creto-systems/creto/proto/creto/v1"
 )
@@ -186,6 +187,39 @@ func TestRefusals(t *testing.T) {
 		if e, ok := errors.AsType[*RefusedError](err); ok && tt.result.State != StateSequenced && e.Hint() == "" {
 			t.Errorf("%+v: no hint", tt.result)
 		}
+	}
+}
+
+// A fact whose authority is gone takes effect, and its detail lies within the flag's.
+func TestFlaggedFacts(t *testing.T) {
+	inner := canon.MustMarshal(kind.Closed{Lease: 7, Settled: 5, Returned: 3})
+	detail := canon.MustMarshal(map[int]any{1: uint8(verify.OutcomeUnauthorized), 2: []byte{0xa0}, 3: inner})
+	ca := newCA(t)
+	n := newFakeNode(t, ca, func(_ int, r *cretov1.SubmitRequest) (*cretov1.SubmitResponse, error) {
+		resp := accept(r)
+		resp.Results[0].OutcomeCode, resp.Results[0].Detail = uint32(verify.OutcomeAcceptedFlagged), detail
+		return resp, nil
+	})
+	a := newAgent(t, dial(t, ca, Options{Addrs: []string{n.addr}}))
+	var observed []*Result
+	var about *nhi.Event
+	a.c.Observe = func(payload []byte, r *Result) {
+		observed = append(observed, r)
+		about, _ = nhi.DecodeEvent(payload)
+	}
+	got, err := a.CloseLease(t.Context(), 7, 5)
+	if err != nil || got.Lease != 7 || got.Settled != 5 || got.Returned != 3 {
+		t.Errorf("close: got %+v, %v, want what the lease's handler said", got, err)
+	}
+	if len(observed) != 1 || observed[0].Flag == nil || observed[0].Flag.Outcome != verify.OutcomeUnauthorized || !bytes.Equal(observed[0].Flag.Refusal, []byte{0xa0}) {
+		t.Fatalf("observed: got %+v, want one result with its flag", observed)
+	}
+	if about == nil || about.Kind != kind.Close {
+		t.Errorf("observed event: got %+v, want the one that was sent", about)
+	}
+	detail = []byte{0xff}
+	if _, err := a.CloseLease(t.Context(), 7, 5); err == nil {
+		t.Error("a flag that cannot be read: want an error")
 	}
 }
 

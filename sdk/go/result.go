@@ -11,6 +11,7 @@ import (
 
 	"github.com/creto-systems/creto/ledger/verify"
 	"github.com/creto-systems/creto/nhi"
+	"github.com/creto-systems/creto/nhi/canon"
 	approval "github.com/creto-systems/creto/oversight/kind"
 	cretov1 "github.com/creto-systems/creto/proto/creto/v1"
 )
@@ -37,8 +38,34 @@ type Result struct {
 	Quality  string    // of the time
 	Outcome  verify.OutcomeCode
 	Detail   []byte // canonical CBOR, by kind
+	Flag     *Flag  // with verify.OutcomeAcceptedFlagged, else nil
 	Receipt  []byte // encoded verify.SignedReceipt; may be empty
 	Reason   string // why it was not accepted, in words
+}
+
+// Flag says what an event would have got had it asked for something. It took effect because it states what has happened
+// already: usage, a settlement, a report.
+type Flag struct {
+	Outcome verify.OutcomeCode
+	Refusal []byte // the registry's, canonical CBOR: registry.Refusal
+}
+
+// OpenDetail returns the detail that the kind's handler gave, and the flag around it if the outcome is
+// verify.OutcomeAcceptedFlagged. The digest in the
+// leaf is that of the detail as it was passed in.
+func OpenDetail(o verify.OutcomeCode, detail []byte) (*Flag, []byte, error) {
+	if o != verify.OutcomeAcceptedFlagged {
+		return nil, detail, nil
+	}
+	var d struct {
+		Outcome verify.OutcomeCode `cbor:"1,keyasint"`
+		Refusal []byte             `cbor:"2,keyasint"`
+		Detail  []byte             `cbor:"3,keyasint,omitempty"`
+	}
+	if err := canon.Unmarshal(detail, &d); err != nil {
+		return nil, nil, fmt.Errorf("read the flag of a fact: %w", err)
+	}
+	return &Flag{Outcome: d.Outcome, Refusal: d.Refusal}, d.Detail, nil
 }
 
 // Err returns nil if the event took effect, and otherwise a *RefusedError.
@@ -172,8 +199,11 @@ func ResultOf(p *cretov1.Result, height string) (*Result, error) {
 	}
 	r := &Result{
 		State: s, Height: height, Index: p.GetIndex(), Time: time.Unix(0, p.GetTimeNs()).UTC(), Quality: p.GetTimeQuality(),
-		Outcome: verify.OutcomeCode(p.GetOutcomeCode()), Detail: bytes.Clone(p.GetDetail()), Receipt: bytes.Clone(p.GetReceipt()),
-		Reason: p.GetReason(),
+		Outcome: verify.OutcomeCode(p.GetOutcomeCode()), Receipt: bytes.Clone(p.GetReceipt()), Reason: p.GetReason(),
+	}
+	var err error
+	if r.Flag, r.Detail, err = OpenDetail(r.Outcome, bytes.Clone(p.GetDetail())); err != nil {
+		return nil, err
 	}
 	if h := p.GetLeafHash(); len(h) == len(r.LeafHash) {
 		r.LeafHash = nhi.Digest(h)
