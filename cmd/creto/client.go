@@ -178,6 +178,7 @@ type actor struct {
 	key    keyfile.Key
 	signer *nhi.PrivateKey
 	client *creto.Client
+	last   *held // the last event that its authority held back or flagged
 }
 
 // act connects as the identity that signs, in the tenant of its key file (or of --tenant).
@@ -191,7 +192,7 @@ func (a *app) act(ctx context.Context, by role, fn func(ctx context.Context, w *
 		if err != nil {
 			return err
 		}
-		return fn(ctx, w)
+		return a.explainAuthority(ctx, w, fn(ctx, w))
 	})
 }
 
@@ -210,11 +211,15 @@ func (a *app) actAs(ctx context.Context, c *creto.Client, k keyfile.Key, signer 
 	if k.Role == "admin" || k.Role == "authority" {
 		link = nhi.LinkID{}
 	}
-	agent, err := creto.Connect(ctx, creto.AgentConfig{Client: c, Signer: signer, ID: k.ID, Link: link, Account: a.settings.account, Tenant: tenant})
+	w := &actor{key: k, signer: signer, client: c}
+	agent, err := creto.Connect(ctx, creto.AgentConfig{
+		Client: c, Signer: signer, ID: k.ID, Link: link, Account: a.settings.account, Tenant: tenant, Observe: w.observe,
+	})
 	if err != nil {
 		return nil, err
 	}
-	return &actor{agent, k, signer, c}, nil
+	w.Agent = agent
+	return w, nil
 }
 
 // submitted is what became of one event. JSON names are a contract.
@@ -222,6 +227,7 @@ type submitted struct {
 	State    string  `json:"state"`
 	Index    count   `json:"index"`
 	Outcome  string  `json:"outcome"`
+	Flagged  string  `json:"flagged,omitempty"` // with accepted_flagged: what an ask would have got
 	Time     instant `json:"time"`
 	Quality  string  `json:"time_quality"`
 	Height   string  `json:"height"`
@@ -233,8 +239,8 @@ func (s submitted) quietID() string { return s.Index.String() }
 
 func submittedOf(r *creto.Result) submitted {
 	return submitted{
-		State: string(r.State), Index: count(r.Index), Outcome: r.Outcome.String(), Time: instant(r.Time), Quality: r.Quality,
-		Height: r.Height, LeafHash: hex.EncodeToString(r.LeafHash[:]), Reason: r.Reason,
+		State: string(r.State), Index: count(r.Index), Outcome: r.Outcome.String(), Flagged: flagText(r.Flag), Time: instant(r.Time),
+		Quality: r.Quality, Height: r.Height, LeafHash: hex.EncodeToString(r.LeafHash[:]), Reason: r.Reason,
 	}
 }
 

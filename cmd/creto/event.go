@@ -57,6 +57,7 @@ type eventDetail struct {
 	LeafHash string    `json:"leaf_hash"`
 	KeyID    string    `json:"key_id,omitempty"`
 	Body     any       `json:"body,omitempty"`
+	Flagged  string    `json:"flagged,omitempty"` // with accepted_flagged: what an ask would have got
 	Detail   any       `json:"detail,omitempty"`
 	Addenda  []string  `json:"addenda,omitempty"`
 	State    string    `json:"addenda_state,omitempty"`
@@ -124,7 +125,15 @@ func detailOf(p *cretov1.EventView) (*eventDetail, error) {
 		}
 	}
 	if len(p.GetDetail()) > 0 {
-		d.Detail, _ = plainCBOR(p.GetDetail())
+		code, _ := verify.ParseOutcomeCode(e.Outcome)
+		flag, detail, err := creto.OpenDetail(code, p.GetDetail())
+		if err != nil {
+			detail = p.GetDetail() // as it is: what cannot be read can still be seen
+		}
+		d.Flagged = flagText(flag)
+		if len(detail) > 0 {
+			d.Detail, _ = plainCBOR(detail)
+		}
 	}
 	for _, a := range p.GetAddenda() {
 		d.Addenda = append(d.Addenda, printable(a.GetData()))

@@ -132,7 +132,7 @@ The command's own exit code is data (exit_code); creto ends with 0 if the comman
 				}
 				r, err := w.Do(claim, kind.Claim, body)
 				if err != nil {
-					return err
+					return a.explainAuthority(claim, w, err)
 				}
 				if o.detach {
 					return a.object(submittedOf(r))
