@@ -32,6 +32,8 @@ type approvalView struct {
 	Operation     string           `json:"operation"`
 	Resource      string           `json:"resource"`
 	Parameters    json.RawMessage  `json:"parameters" table:"-"`
+	Reasons       string           `json:"agent_reasons,omitempty" table:"-"` // as the agent wrote them; nobody checked them
+	ReasonsState  string           `json:"agent_reasons_state,omitempty" table:"-"`
 	Agent         string           `json:"agent"`
 	Link          string           `json:"link_id,omitempty" table:"-"`
 	Account       string           `json:"account,omitempty" table:"-"`
@@ -226,13 +228,18 @@ func (a *app) getApproval(ctx context.Context, c *creto.Client, tenant nhi.ID, i
 }
 
 // showApproval prints one request whole.
-func (a *app) showApproval(p *cretov1.Approval, read *cretov1.ReadInfo) error {
+func (a *app) showApproval(ctx context.Context, cl *creto.Client, tenant nhi.ID, p *cretov1.Approval, read *cretov1.ReadInfo) error {
 	v := approvalOf(p)
 	v.Read = readOf(read)
+	why, err := agentsReasons(ctx, cl, tenant, p.GetRequestId(), nil)
+	if err != nil {
+		return err
+	}
+	v.Reasons, v.ReasonsState = why.text, why.state
 	if a.settings.quiet || a.settings.output != "table" {
 		return a.object(v)
 	}
-	_, err := io.WriteString(a.shown(), approvalText(v))
+	_, err = io.WriteString(a.shown(), approvalText(v))
 	return err
 }
 
@@ -253,6 +260,14 @@ func approvalText(v approvalView) string {
 	line("account", "%s", v.Account)
 	for _, r := range v.Reserves {
 		line("reserves", "%s", r)
+	}
+	if v.Reasons != "" {
+		line("agent's word", "(what the agent gives as its reasons; nobody has checked them)")
+		for _, s := range quoted(v.Reasons) {
+			line("", "%s", s)
+		}
+	} else if v.ReasonsState != "" {
+		line("agent's word", "(%s)", v.ReasonsState)
 	}
 	line("asked because", "%s", strings.Join(v.Policies, ", "))
 	line("chains", "%s", strings.Join(v.Chains, ", "))
@@ -298,7 +313,7 @@ func (a *app) approvalShowCmd() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.showApproval(r.GetApproval(), r.GetRead())
+				return a.showApproval(ctx, cl, t, r.GetApproval(), r.GetRead())
 			})
 		},
 	}
@@ -335,7 +350,7 @@ func (a *app) await(ctx context.Context, cl *creto.Client, tenant nhi.ID, id uin
 		if s := r.GetApproval().GetState(); s == pending {
 			continue
 		}
-		if err := a.showApproval(r.GetApproval(), r.GetRead()); err != nil {
+		if err := a.showApproval(ctx, cl, tenant, r.GetApproval(), r.GetRead()); err != nil {
 			return err
 		}
 		return stateError(r.GetApproval())

@@ -11,7 +11,6 @@ import (
 
 	"github.com/creto-systems/creto/nhi"
 	"github.com/creto-systems/creto/oversight/kind"
-	cretov1 "github.com/creto-systems/creto/proto/creto/v1"
 	creto "github.com/creto-systems/creto/sdk/go"
 )
 
@@ -31,7 +30,7 @@ func (a *app) approvalVoteCmd(verb string, choice kind.Choice) *cobra.Command {
 		Use: verb + " REQUEST", Short: strings.ToUpper(verb[:1]) + verb[1:] + " a request, with your own key",
 		Long: `Show a request, ask, and sign the decision with the human's own key (--as). Before anything is shown, the agent's signature is
 verified under the key that the registry has for it, all that is shown of the question is held against what the agent signed, and the
-digest that the decision names is computed from it here. A difference ends the command.
+digest that the decision names is computed from it here. A difference ends the command. The agent's reasons are shown as its word.
 
 Without a terminal, --yes decides without being asked; with --action-digest, only if the request is about exactly that action.`,
 		Example: "  creto approval " + verb + " 120 --as ada.key\n  creto approval " + verb + " 120 --as ada.key --yes --reason 'checked with finance'",
@@ -56,7 +55,13 @@ Without a terminal, --yes decides without being asked; with --action-digest, onl
 				if digest != "" && digest != hexHash(body.ActionDigest) {
 					return &failure{code: exitRefused, err: errors.New("the request is about another action than --action-digest")}
 				}
-				if err := a.confirm(c.Context(), q.Approval, verb, yes || digest != ""); err != nil {
+				shown := approvalOf(q.Approval)
+				why, err := agentsReasons(ctx, w.client, w.Tenant(), id, &q.Body.Reasoning)
+				if err != nil {
+					return err
+				}
+				shown.Reasons, shown.ReasonsState = why.text, why.state
+				if err := a.confirm(c.Context(), shown, verb, yes || digest != ""); err != nil {
 					return err
 				}
 				// The time at the prompt does not count against --timeout.
@@ -86,8 +91,8 @@ func (a *app) question(ctx context.Context, w *actor, id uint64) (*creto.Questio
 }
 
 // confirm shows the request and asks, unless it was told not to.
-func (a *app) confirm(ctx context.Context, p *cretov1.Approval, verb string, yes bool) error {
-	fmt.Fprint(a.err, visible(approvalText(approvalOf(p))))
+func (a *app) confirm(ctx context.Context, v approvalView, verb string, yes bool) error {
+	fmt.Fprint(a.err, visible(approvalText(v)))
 	if yes {
 		return nil
 	}
