@@ -105,7 +105,7 @@ func (l *Log) adminKinds() []Kind {
 		return Kind{Name: name, Class: Ask, Handler: h, InApply: true, System: system, Check: check}
 	}
 	return []Kind{
-		kind(KindTenantCreate, true, bodyCheck[TenantCreateBody]),
+		kind(KindTenantCreate, true, checkTenantCreate),
 		kind(KindNodeAdd, true, bodyCheck[NodeAddBody]),
 		kind(KindNodeRemove, true, bodyCheck[NodeRemoveBody]),
 		kind(KindMember, true, bodyCheck[MemberBody]),

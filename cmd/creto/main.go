@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	_ "time/tzdata" // a machine may have no time zones
 )
 
 func main() { os.Exit(mainCode()) }

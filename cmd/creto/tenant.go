@@ -57,9 +57,14 @@ func (a *app) tenantCmd() *cobra.Command {
 		Long: `Make a tenant: its permanent slot in the ledger, its identity authority and its first read token.
 
 The authority's key and the read token are written to --dir before anything is sent, so that an interrupted command loses
-nothing that took effect. Signed by an admin (--as); afterwards the authority registers itself in the tenant's own log.`,
-		Example: "  creto tenant create --as admin/admin.key --dir acme --name 'Acme GmbH' --zone Europe/Berlin",
-		Args:    noArgs,
+nothing that took effect. Signed by an admin (--as); afterwards the authority registers itself in the tenant's own log.
+
+Periods are counted by the rules for the tenant's zone in the system log. An admin puts them there once for each zone but UTC, as
+in the example; until then the tenant's quotas by hour, day, week or month are refused.`,
+		Example: "  creto tenant create --as admin/admin.key --dir acme --name 'Acme GmbH' --zone Europe/Berlin\n" +
+			"  creto event submit --as admin/admin.key --kind admin.tz \\\n" +
+			"    --body '{\"1\":\"Europe/Berlin\",\"2\":\"hex:'$(xxd -p /usr/share/zoneinfo/Europe/Berlin | tr -d '\\n')'\"}'",
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.tenantCreate(c.Context(), o.name, o.dir, o.zone, o.strict, o.plain)
 		},
@@ -121,6 +126,9 @@ const (
 )
 
 func (a *app) tenantCreate(ctx context.Context, name, dir, zone string, strict, plain bool) error {
+	if err := ledger.CheckZone(zone); err != nil {
+		return usageError(fmt.Errorf("--zone: %w", err), "a name such as Europe/Berlin or UTC")
+	}
 	admin, adminKey, err := a.signer(ctx, byAdmin)
 	if err != nil {
 		return err
