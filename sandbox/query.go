@@ -64,14 +64,18 @@ func Get(v ledger.View, claim uint64) (*Info, bool) {
 	return info(claim, row), true
 }
 
-// List returns claims from an index on, ascending, at most limit (at most MaxPage): those in a state, or all if it is 0. next
-// is where to go on; more says whether there may be anything there.
+// List returns claims, newest first, from an index on downwards (0 = the newest), at most limit (at most MaxPage): those in a
+// state, or all if it is 0. next is where to go on; more says whether there may be anything there.
 func List(v ledger.View, state State, from uint64, limit int) (page []*Info, next uint64, more bool) {
 	if limit <= 0 || limit > MaxPage {
 		limit = MaxPage
 	}
+	var start []byte
+	if from != 0 {
+		start = indexKey(from)
+	}
 	seen := 0
-	v.Scan(TableClaim, nil, indexKey(from), false, func(key, value []byte) bool {
+	v.Scan(TableClaim, nil, start, true, func(key, value []byte) bool {
 		claim := lastIndex(TableClaim, key)
 		if len(page) == limit || seen == maxScan {
 			next, more = claim, true

@@ -411,7 +411,7 @@ func (s *service) AwaitSandbox(ctx context.Context, req *cretov1.GetSandboxReque
 	}
 }
 
-// ListSandboxes lists claims by their index.
+// ListSandboxes lists claims, newest first.
 func (s *service) ListSandboxes(ctx context.Context, req *cretov1.ListSandboxesRequest) (*cretov1.ListSandboxesResponse, error) {
 	tenant, err := parseID("tenant", req.GetTenant())
 	if err != nil {
@@ -426,7 +426,7 @@ func (s *service) ListSandboxes(ctx context.Context, req *cretov1.ListSandboxesR
 	}
 	from := uint64(0)
 	if req.GetCursor() != "" {
-		if from, err = strconv.ParseUint(req.GetCursor(), 10, 64); err != nil {
+		if from, err = strconv.ParseUint(req.GetCursor(), 10, 64); err != nil || from == 0 {
 			return nil, status.Error(codes.InvalidArgument, "cursor is not one that this service gave")
 		}
 	}
@@ -474,7 +474,7 @@ func protoSandbox(snap *ledger.Snapshot, t ledger.Tenant, i *Info) (*cretov1.San
 	}
 	p := &cretov1.Sandbox{
 		Claim: i.Claim, Agent: i.Agent[:], LinkId: linkBytes(i.Link), Account: i.Account[:], State: i.State.String(), Template: i.Template,
-		Command: command, Isolation: i.Class.String(), ReportIndex: i.Report, MeasuredFrom: i.From, Leases: i.Leases,
+		Command: command, Isolation: i.Class.String(), ReportIndex: i.Report, MeasuredFrom: i.From, Leases: i.Leases, Reason: i.Reason,
 	}
 	if !i.Node.IsZero() {
 		p.Node, p.RootfsDigest = i.Node[:], i.Rootfs[:]

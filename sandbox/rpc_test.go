@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -329,12 +330,24 @@ func TestGetListAwait(t *testing.T) {
 			break
 		}
 	}
-	if len(listed) != 3 || listed[0] != claims[0] || listed[2] != claims[2] {
-		t.Errorf("got %v, want %v", listed, claims)
+	if want := []uint64{claims[2], claims[1], claims[0]}; !slices.Equal(listed, want) {
+		t.Errorf("got %v, want %v, newest first", listed, want)
 	}
 	r, err := s.client.ListSandboxes(t.Context(), &cretov1.ListSandboxesRequest{Tenant: tenant, State: "claimed"})
 	if err != nil || len(r.GetSandboxes()) != 1 || r.GetSandboxes()[0].GetClaim() != claims[2] || len(r.GetSandboxes()[0].GetNode()) != 0 {
 		t.Errorf("got %v, %v, want the one that waits", r, err)
+	}
+
+	// Why a run did not finish is the node's word, and comes with it.
+	const why = "program is not in the template"
+	s.mu.Lock()
+	s.Accepted(s.SubmitBatch(s.report(n, claims[1], func(r *kind.Run) {
+		r.Status, r.Reason, r.ExitCode, r.MeasuredFrom = kind.Failed, why, kind.NoExitCode, ""
+	}))...)
+	s.mu.Unlock()
+	got, err = s.client.GetSandbox(t.Context(), &cretov1.GetSandboxRequest{Tenant: tenant, Claim: claims[1]})
+	if p := got.GetSandbox(); err != nil || p.GetState() != "failed" || p.GetReason() != why {
+		t.Errorf("got %v, %v, want it failed because the %s", got, err, why)
 	}
 
 	for name, tc := range map[string]struct {
@@ -359,6 +372,10 @@ func TestGetListAwait(t *testing.T) {
 		}, codes.InvalidArgument},
 		"cursor": {func() error {
 			_, err := s.client.ListSandboxes(t.Context(), &cretov1.ListSandboxesRequest{Tenant: tenant, Cursor: "-1"})
+			return err
+		}, codes.InvalidArgument},
+		"cursor of no claim": {func() error {
+			_, err := s.client.ListSandboxes(t.Context(), &cretov1.ListSandboxesRequest{Tenant: tenant, Cursor: "0"})
 			return err
 		}, codes.InvalidArgument},
 	} {

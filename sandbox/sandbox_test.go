@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -542,6 +543,7 @@ func TestList(t *testing.T) {
 				got = append(got, i.Claim)
 			}
 		}
+		slices.Reverse(got) // newest first
 		if d := cmp.Diff(claims, got); d != "" {
 			t.Error(d)
 		}

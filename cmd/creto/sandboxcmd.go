@@ -19,6 +19,7 @@ type sandboxView struct {
 	Claim       count            `json:"claim"`
 	State       string           `json:"state"`
 	ExitCode    int32            `json:"exit_code"`
+	Reason      string           `json:"reason,omitempty"` // why it did not finish, by its node
 	Template    string           `json:"template"`
 	Command     []string         `json:"command"`
 	Isolation   string           `json:"isolation"`
@@ -43,7 +44,7 @@ func sandboxOf(p *cretov1.Sandbox) sandboxView {
 		Claim: count(p.GetClaim()), State: p.GetState(), ExitCode: p.GetExitCode(), Template: p.GetTemplate(), Command: p.GetCommand(),
 		Isolation: p.GetIsolation(), Agent: idOf(p.GetAgent()), Link: hashOf(p.GetLinkId()), Account: idOf(p.GetAccount()), Node: idOf(p.GetNode()),
 		Output: hashOf(p.GetOutputDigest()), Rootfs: hashOf(p.GetRootfsDigest()), Measured: p.GetMeasuredFrom(), ReportIndex: count(p.GetReportIndex()),
-		Statement: string(p.GetStatement()),
+		Statement: string(p.GetStatement()), Reason: p.GetReason(),
 	}
 	for _, l := range p.GetLeases() {
 		v.Leases = append(v.Leases, count(l))
@@ -167,8 +168,26 @@ func (a *app) awaitSandbox(ctx context.Context, cl *creto.Client, tenant []byte,
 		case "claimed", "running", "waiting", "":
 			continue
 		}
-		return errors.Join(a.object(v), &failure{code: exitRefused, err: fmt.Errorf("the run of claim %d is %s", claim, v.State)})
+		return errors.Join(a.object(v), runError(v))
 	}
+}
+
+// runError is the end of a run that did not come to its own.
+func runError(v sandboxView) error {
+	f := &failure{code: exitRefused}
+	switch v.State {
+	case "failed":
+		f.err = fmt.Errorf("the run of claim %d has failed", v.Claim)
+	case "expired":
+		f.err = fmt.Errorf("the run of claim %d has expired without a report", v.Claim)
+		f.hints = []string{"is a sandbox node with this template there, and has it room? --ttl says how long a run may wait for one"}
+	default:
+		f.err = fmt.Errorf("the run of claim %d was %s", v.Claim, v.State)
+	}
+	if v.Reason != "" {
+		f.err = fmt.Errorf("%w: %s", f.err, v.Reason)
+	}
+	return f
 }
 
 func (a *app) sandboxShowCmd() *cobra.Command {
@@ -208,7 +227,7 @@ func (a *app) sandboxListCmd() *cobra.Command {
 	var state string
 	var limit uint32
 	c := &cobra.Command{
-		Use: "list", Short: "List runs, oldest first", Args: noArgs,
+		Use: "list", Short: "List runs, newest first", Args: noArgs,
 		Example: "  creto sandbox list --state finished",
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.tenantCall(c.Context(), func(ctx context.Context, cl *creto.Client, tenant []byte) error {

@@ -544,7 +544,9 @@ type Sandbox struct {
 	MeasuredFrom string      `protobuf:"bytes,16,opt,name=measured_from,json=measuredFrom,proto3" json:"measured_from,omitempty"`
 	// Leases that hold room for what the run may use, in quotas and budgets,
 	// until its usage is counted or it is clear that there will be none.
-	Leases        []uint64 `protobuf:"varint,17,rep,packed,name=leases,proto3" json:"leases,omitempty"`
+	Leases []uint64 `protobuf:"varint,17,rep,packed,name=leases,proto3" json:"leases,omitempty"`
+	// Why it did not finish, as its node reports it; the statement says it too.
+	Reason        string `protobuf:"bytes,18,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -696,6 +698,13 @@ func (x *Sandbox) GetLeases() []uint64 {
 		return x.Leases
 	}
 	return nil
+}
+
+func (x *Sandbox) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 type GetSandboxRequest struct {
@@ -983,7 +992,7 @@ const file_creto_v1_sandbox_proto_rawDesc = "" +
 	"\rrootfs_digest\x18\r \x01(\fR\frootfsDigest\"=\n" +
 	"\tReportAck\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x14\n" +
-	"\x05error\x18\x02 \x01(\tR\x05error\"\xf5\x03\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\"\x8d\x04\n" +
 	"\aSandbox\x12\x14\n" +
 	"\x05claim\x18\x01 \x01(\x04R\x05claim\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\fR\x05agent\x12\x17\n" +
@@ -1002,7 +1011,8 @@ const file_creto_v1_sandbox_proto_rawDesc = "" +
 	"\x05usage\x18\x0e \x03(\v2\x12.creto.v1.QuantityR\x05usage\x12!\n" +
 	"\freport_index\x18\x0f \x01(\x04R\vreportIndex\x12#\n" +
 	"\rmeasured_from\x18\x10 \x01(\tR\fmeasuredFrom\x12\x16\n" +
-	"\x06leases\x18\x11 \x03(\x04R\x06leases\"t\n" +
+	"\x06leases\x18\x11 \x03(\x04R\x06leases\x12\x16\n" +
+	"\x06reason\x18\x12 \x01(\tR\x06reason\"t\n" +
 	"\x11GetSandboxRequest\x12\x1f\n" +
 	"\x06tenant\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x06tenant\x12\x14\n" +
 	"\x05claim\x18\x02 \x01(\x04R\x05claim\x12(\n" +

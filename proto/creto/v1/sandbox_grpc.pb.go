@@ -38,6 +38,7 @@ type SandboxServiceClient interface {
 	// lost stream loses none.
 	Connect(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[NodeMessage, ServerMessage], error)
 	GetSandbox(ctx context.Context, in *GetSandboxRequest, opts ...grpc.CallOption) (*GetSandboxResponse, error)
+	// ListSandboxes returns claims, newest first.
 	ListSandboxes(ctx context.Context, in *ListSandboxesRequest, opts ...grpc.CallOption) (*ListSandboxesResponse, error)
 	// AwaitSandbox holds the call (at most 55 s) until the sandbox has reported.
 	AwaitSandbox(ctx context.Context, in *GetSandboxRequest, opts ...grpc.CallOption) (*GetSandboxResponse, error)
@@ -107,6 +108,7 @@ type SandboxServiceServer interface {
 	// lost stream loses none.
 	Connect(grpc.BidiStreamingServer[NodeMessage, ServerMessage]) error
 	GetSandbox(context.Context, *GetSandboxRequest) (*GetSandboxResponse, error)
+	// ListSandboxes returns claims, newest first.
 	ListSandboxes(context.Context, *ListSandboxesRequest) (*ListSandboxesResponse, error)
 	// AwaitSandbox holds the call (at most 55 s) until the sandbox has reported.
 	AwaitSandbox(context.Context, *GetSandboxRequest) (*GetSandboxResponse, error)
