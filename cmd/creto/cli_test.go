@@ -338,3 +338,24 @@ func FuzzTrace(f *testing.F) {
 		}
 	})
 }
+
+// TestLiveTable holds the columns of a table that grows while somebody watches: they widen, and do not jump back.
+func TestLiveTable(t *testing.T) {
+	var out strings.Builder
+	a := &app{out: &out, settings: settings{output: "table"}}
+	s := newStream[votedView](a)
+	s.live = true
+	for _, v := range []votedView{{1, "approve", true, "pending"}, {1000000000, "deny", true, "denied"}, {2, "approve", false, "pending"}} {
+		if err := s.add(v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := `REQUEST_ID  DECISION  COUNTED  STATE
+1           approve   true     pending
+1000000000  deny      true     denied
+2           approve   false    pending
+`
+	if d := cmp.Diff(want, out.String()); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+}

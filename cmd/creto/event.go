@@ -347,13 +347,23 @@ func (a *app) tail(ctx context.Context, cl *creto.Client, tenant []byte, f *cret
 		s.live = false
 		return a.tailOnce(ctx, cl, tenant, f, s)
 	}
+	var alone time.Time // since when no node has answered; zero = one did
+	said := false
 	for {
+		from := f.FromIndex
 		err := a.follow(ctx, cl, tenant, f, s)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if !errors.Is(err, io.EOF) && !creto.Unavailable(err) {
 			return err
+		}
+		switch {
+		case alone.IsZero() || f.FromIndex != from:
+			alone, said = time.Now(), false
+		case !said && time.Since(alone) > quietOutage:
+			said = true
+			a.say("no node answers since %s, trying again until one does; Ctrl-C ends it", instant(alone.Truncate(time.Second)))
 		}
 		select { // a node went away: another one goes on from the next index
 		case <-ctx.Done():
@@ -363,8 +373,14 @@ func (a *app) tail(ctx context.Context, cl *creto.Client, tenant []byte, f *cret
 	}
 }
 
+// quietOutage is how long nodes may be away before anybody is told: a change of leaders takes less.
+const quietOutage = 2 * time.Second
+
 // follow prints leaves until the stream breaks, which is its error; f then begins behind the last of them.
 func (a *app) follow(ctx context.Context, cl *creto.Client, tenant []byte, f *cretov1.EventFilter, s *stream[eventView]) error {
+	if f.FromIndex == 0 { // which would stand for what comes next: every leaf has a time
+		f.FromTimeNs = max(f.FromTimeNs, 1)
+	}
 	st, err := cretov1.NewEventServiceClient(cl).TailEvents(ctx, &cretov1.TailEventsRequest{Tenant: tenant, Filter: f})
 	if err != nil {
 		return err

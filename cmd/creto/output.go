@@ -12,6 +12,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -104,6 +105,8 @@ type stream[T identified] struct {
 	n    int
 	w    *tabwriter.Writer
 	live bool // nobody waits for an end: write each value at once
+
+	widths []int // of the columns of a live table: a column that once was wider stays so
 }
 
 func newStream[T identified](a *app) *stream[T] { return &stream[T]{a: a} }
@@ -129,14 +132,6 @@ func (s *stream[T]) add(v T) error {
 
 func (s *stream[T]) row(v T) error {
 	fs := fields(reflect.TypeOf(v))
-	if s.w == nil {
-		s.w = tabwriter.NewWriter(s.a.shown(), 0, 0, 2, ' ', 0)
-		names := make([]string, len(fs))
-		for i, f := range fs {
-			names[i] = strings.ToUpper(f.name)
-		}
-		fmt.Fprintln(s.w, strings.Join(names, "\t"))
-	}
 	cells := make([]string, len(fs))
 	for i, f := range fs {
 		cells[i] = strings.ReplaceAll(f.text(v), "\n", " ")
@@ -144,11 +139,34 @@ func (s *stream[T]) row(v T) error {
 			cells[i] = "-"
 		}
 	}
-	fmt.Fprintln(s.w, strings.Join(cells, "\t"))
+	lines := [][]string{cells}
+	if s.w == nil {
+		s.w = tabwriter.NewWriter(s.a.shown(), 0, 0, 2, ' ', 0)
+		s.widths = make([]int, len(fs))
+		names := make([]string, len(fs))
+		for i, f := range fs {
+			names[i] = strings.ToUpper(f.name)
+		}
+		lines = [][]string{names, cells}
+	}
+	for _, l := range lines {
+		if s.live {
+			s.pad(l)
+		}
+		fmt.Fprintln(s.w, strings.Join(l, "\t"))
+	}
 	if s.live {
 		return s.w.Flush()
 	}
 	return nil
+}
+
+// pad makes cells as wide as those above them, which are on the screen already.
+func (s *stream[T]) pad(cells []string) {
+	for i := range cells[:len(cells)-1] {
+		s.widths[i] = max(s.widths[i], utf8.RuneCountInString(cells[i]))
+		cells[i] += strings.Repeat(" ", s.widths[i]-utf8.RuneCountInString(cells[i]))
+	}
 }
 
 func (s *stream[T]) close() error {
