@@ -26,6 +26,9 @@ type held struct {
 
 // observe keeps what the registry held against an event. Facts take effect nevertheless, which their result alone hides.
 func (w *actor) observe(payload []byte, r *creto.Result) {
+	if r.State == creto.StateConflict { // its detail is of the event that had the id first
+		return
+	}
 	detail := r.Detail
 	if r.Flag != nil {
 		detail = r.Flag.Refusal

@@ -31,9 +31,10 @@ Which integer stands for what in a kind's body is said by the source in nhi/regi
 most kinds have a command that makes it (creto usage add, creto quota set, …). --sign writes the signed envelope to a file instead of
 submitting it, and the addenda, of which it has only digests, to a second one (FILE.addenda), from which --envelope takes them.
 
-An event of one --id takes effect at most once. This command signs anew each time, so that running it again with the same --id is
-refused as a conflict, which names the leaf that took effect. To try again and get the first answer, sign once with --sign and submit
-that envelope as often as it takes.`,
+An event of one --id takes effect at most once. Run again with the same --id and the same event, the command gives the first answer;
+with another event, or with addenda, which are salted anew, it is refused as a conflict. The ledger notes the first time that an id
+comes with other bytes, and each run signs others: scripts that try again sign once with --sign and submit that envelope as often as
+it takes.`,
 		Example: `  creto event submit --as agent.key --link LINK --account ACCOUNT --kind usage --body '{"1": {"tokens": 3}}'
   creto event submit --as agent.key --link LINK --account ACCOUNT --kind usage --body @usage.json --sign usage.envelope
   creto event submit --envelope usage.envelope`,
@@ -69,7 +70,7 @@ that envelope as often as it takes.`,
 				opts = append(opts, creto.UntilPublished())
 			}
 			if o.sign == "" {
-				return a.do(c.Context(), byActor, o.kind, body, opts...)
+				return a.act(c.Context(), byActor, func(ctx context.Context, w *actor) error { return a.submitOne(ctx, w, o.kind, body, opts) })
 			}
 			return a.act(c.Context(), byActor, func(_ context.Context, w *actor) error {
 				s, err := w.Sign(o.kind, body, opts...)
@@ -160,6 +161,29 @@ func readAddenda(envelope string) ([][]nhi.Addendum, error) {
 		list[i] = nhi.Addendum{Salt: [16]byte(s.Salt), Data: s.Data}
 	}
 	return [][]nhi.Addendum{list}, nil
+}
+
+// submitOne signs and submits one event. If its id was used before for the same, the answer is the first one's.
+func (a *app) submitOne(ctx context.Context, w *actor, kind string, body []byte, opts []creto.EventOption) error {
+	s, err := w.Sign(kind, body, opts...)
+	if err != nil {
+		return err
+	}
+	out, err := w.Send(ctx, s)
+	if err != nil {
+		return err
+	}
+	r := out[0]
+	if r.State == creto.StateConflict {
+		if first, ok := firstAnswer(ctx, w, s.Envelope.Payloads[0], r.Index); ok {
+			a.say("the id was used before, for the same: this is what became of it")
+			r = first
+		}
+	}
+	if r.Err() != nil {
+		return &creto.RefusedError{Kind: kind, Result: r}
+	}
+	return a.object(submittedOf(r))
 }
 
 func (a *app) submitEnvelope(ctx context.Context, path string, published bool) error {
