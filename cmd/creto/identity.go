@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -106,7 +107,7 @@ creto event get INDEX --addenda, INDEX being the leaf that this prints, until cr
 				// The time at the prompt does not count against --timeout.
 				ctx, cancel := context.WithTimeout(c.Context(), a.settings.timeout)
 				defer cancel()
-				return a.register(ctx, w, key, id, t, o.name, o.out)
+				return dropRefused(a.register(ctx, w, key, id, t, o.name, o.out), o.out)
 			})
 		},
 	}
@@ -116,6 +117,18 @@ creto event get INDEX --addenda, INDEX being the leaf that this prints, until cr
 	f.StringVar(&o.out, "out", "", "file to write the key to")
 	f.BoolVar(&o.plain, "plain", false, "leave the key without a passphrase")
 	return c
+}
+
+// dropRefused removes the file of a new key that was refused: the command can then be repeated under the same name. After any
+// other error the key may be registered, and the file stays.
+func dropRefused(err error, path string) error {
+	if _, refused := errors.AsType[*creto.RefusedError](err); !refused {
+		return err
+	}
+	if rm := os.Remove(path); rm != nil {
+		return errors.Join(err, fmt.Errorf("remove the refused key: %w", rm))
+	}
+	return err
 }
 
 func (a *app) register(ctx context.Context, w *actor, key *nhi.PrivateKey, id nhi.ID, t registry.Type, name, file string) error {
@@ -219,7 +232,7 @@ Signed by the identity's current key, or by the tenant's authority (--as). An ag
 				}
 				res, err := w.Do(ctx, registry.KindRotate, body)
 				if err != nil {
-					return err
+					return dropRefused(err, o.out)
 				}
 				return a.object(identityCreated{ID: id.String(), Type: t.String(), KeyID: key.Public().ID().String(), KeyFile: o.out, Index: count(res.Index)})
 			})
