@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -401,6 +402,31 @@ func (a *app) usageAddCmd() *cobra.Command {
 	return c
 }
 
+// fullHours takes a time that was given as how long ago back to the hour that it lies in, of which usage has a sum. Any other
+// stays what it is.
+func fullHours(text string, ns int64) int64 {
+	if _, err := time.ParseDuration(text); err != nil {
+		return ns
+	}
+	return ns - ns%int64(time.Hour)
+}
+
+// inexact says why sums are not those of the period that was asked for.
+func inexact(rows []*cretov1.UsageRow) string {
+	if slices.ContainsFunc(rows, func(r *cretov1.UsageRow) bool { return r.GetSum() == math.MaxUint64 }) {
+		return "one has reached 2^64-1, and is at least that much"
+	}
+	s := "usage is kept by the hour, and all of the hours is counted that the period begins and ends in"
+	if len(rows) > 0 {
+		from, to := rows[0].GetFromTimeNs(), rows[0].GetToTimeNs()
+		for _, r := range rows {
+			from, to = min(from, r.GetFromTimeNs()), max(to, r.GetToTimeNs())
+		}
+		s += fmt.Sprintf(": %s to %s", instantNs(from), instantNs(to))
+	}
+	return s
+}
+
 func (a *app) usageQueryCmd() *cobra.Command {
 	var o struct {
 		meter, agent, from, to, window string
@@ -411,13 +437,16 @@ func (a *app) usageQueryCmd() *cobra.Command {
 		Use: "query", Short: "Sum what was used",
 		Long: `Sums and counts of what was used at --account and below it (default: the whole tenant), under --link if one is given, by
 consensus time. They are kept by the hour: a period that begins or ends within an hour is answered with all of that hour, and the
-answer then says that it is not exact.`,
+answer then says that it is not exact. How long ago (90m, 24h) is taken back to the full hour.`,
 		Example: "  creto usage query --meter tokens --from 2026-11-01 --window day\n  creto usage query --group-by agent --group-by meter -o json",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			from, to, err := timeRange(o.from, o.to)
 			if err != nil {
 				return err
+			}
+			if from, to = fullHours(o.from, from), fullHours(o.to, to); to != 0 && to <= from {
+				to = from + int64(time.Hour)
 			}
 			req := &cretov1.QueryUsageRequest{Meter: o.meter, FromTimeNs: from, ToTimeNs: to, Window: o.window, GroupBy: o.groupBy}
 			if o.agent != "" {
@@ -451,7 +480,7 @@ answer then says that it is not exact.`,
 					return err
 				}
 				if !r.GetExact() {
-					a.say("these sums are not exact")
+					a.say("these sums are not exact: %s", inexact(r.GetRows()))
 				}
 				a.sayRead(r.GetRead())
 				return list(a, mapped(r.GetRows(), func(p *cretov1.UsageRow) usageRow {
