@@ -91,7 +91,7 @@ creto event get INDEX --addenda, INDEX being the leaf that this prints, until cr
 			if o.out == "" {
 				return usageError(errors.New("no file for the key"), "name it with --out FILE")
 			}
-			return a.act(c.Context(), byAuthority, func(ctx context.Context, w *actor) error {
+			return a.act(c.Context(), byAuthority, func(_ context.Context, w *actor) error {
 				id, err := newID()
 				if err != nil {
 					return err
