@@ -65,6 +65,9 @@ func (a *app) hold(ctx context.Context, fn func(ctx context.Context, c *creto.Cl
 // tenant returns the tenant that the settings name.
 func (a *app) tenant() (nhi.ID, error) {
 	if a.settings.tenant.IsZero() {
+		if source := a.settings.from["tenant"]; source != "" {
+			return nhi.ID{}, usageError(fmt.Errorf("%s: that is the system log, not a tenant's", source), "`creto ledger export --system` reads it")
+		}
 		return nhi.ID{}, usageError(errors.New("no tenant"), "give --tenant ID or set CRETO_TENANT")
 	}
 	return a.settings.tenant, nil

@@ -70,7 +70,7 @@ func VerifyCheckpoint(note []byte, t *Trust, o Options) (*Report, error) {
 		}
 		r.rep.AsOf = formatTime(ns)
 	}
-	r.proves("vouched for %s: %s had %d leaves and root %x", r.vouched(), e.Checkpoint.Origin, e.Checkpoint.Size, e.Checkpoint.Root)
+	r.proves("vouched for %s: %s had %s and root %x", r.vouched(), e.Checkpoint.Origin, counted(e.Checkpoint.Size, "leaf", "leaves"), e.Checkpoint.Root)
 	r.doesNotProve("anything about a single entry: an event proof does that",
 		"that an earlier checkpoint you hold is a prefix of this one: that takes a consistency proof")
 	return r.finish(), nil

@@ -109,6 +109,6 @@ func (r *run) checkChain(p *parsedEvent) error {
 		chain = append([]string{subject.String()}, chain...)
 	}
 	r.rep.Subject.Chain = chain
-	r.ok(StepChain, "%d links from %s to %s, by hash; their signatures were checked when they were registered", len(p.Links), chain[0], chain[len(chain)-1])
+	r.ok(StepChain, "%s from %s to %s, by hash; every signature was checked when its link was registered", counted(uint64(len(p.Links)), "link", "links"), chain[0], chain[len(chain)-1])
 	return nil
 }

@@ -312,13 +312,13 @@ func (c *completeness) checkHeads() error {
 	}
 	switch {
 	case x.Tenant != nil && *x.Tenant != h.Tenant:
-		return c.fail(StepAsked, ClassMismatch, ExitInclusion, fmt.Errorf("the file is about tenant %s, not %s", h.Tenant, *x.Tenant))
+		return c.fail(StepAsked, ClassMismatch, ExitInclusion, fmt.Errorf("the file is about %s, not %s", logOf(h.Tenant), logOf(*x.Tenant)))
 	case x.Cell != nil && *x.Cell != h.Cell:
 		return c.fail(StepAsked, ClassMismatch, ExitInclusion, fmt.Errorf("the file is about cell %d, not %d", h.Cell, *x.Cell))
 	case x.From != nil && x.From.UnixNano() != h.From, x.To != nil && x.To.UnixNano() != h.To:
 		return c.fail(StepAsked, ClassMismatch, ExitInclusion, fmt.Errorf("the file is about %s to %s", formatTime(h.From), formatTime(h.To)))
 	}
-	c.ok(StepAsked, "tenant %s, from %s until before %s", h.Tenant, formatTime(h.From), formatTime(h.To))
+	c.ok(StepAsked, "%s, from %s until before %s", logOf(h.Tenant), formatTime(h.From), formatTime(h.To))
 	if c.start != nil {
 		if err := c.checkOneHead(c.start, h.A); err != nil {
 			return err
@@ -517,7 +517,7 @@ func (c *completeness) readEnd(b []byte) error {
 	if root != c.end.head.Root {
 		return c.fail(StepLeaves, ClassTampering, ExitConsistency, fmt.Errorf("the leaves do not give the root of the end head at size %d", c.head.B))
 	}
-	c.ok(StepLeaves, "%d leaves, without a gap, rebuild the root at size %d", c.head.B-c.head.A, c.head.B)
+	c.ok(StepLeaves, "%s without a gap rebuild the root at size %d", counted(c.head.B-c.head.A, "leaf", "leaves"), c.head.B)
 	if c.damaged {
 		return c.fail(StepIntegrity, ClassDamaged, ExitMalformed, errors.New("the file's checksum does not match its content"))
 	}
@@ -554,8 +554,12 @@ func (c *completeness) conclude() {
 	h, end := &c.head, c.end.spine.leaf
 	c.rep.AsOf, c.rep.Epoch = formatTime(end.Time), end.Epoch
 	c.rep.Period = c.tally.period(h)
-	c.proves("complete: these %d leaves are all that tenant %s has with a commit time from %s until before %s",
-		c.tally.leaves, h.Tenant, formatTime(h.From), formatTime(h.To))
+	these := fmt.Sprintf("these %d leaves are", c.tally.leaves)
+	if c.tally.leaves == 1 {
+		these = "this one leaf is"
+	}
+	c.proves("complete: %s all that %s has with a commit time from %s until before %s",
+		these, logOf(h.Tenant), formatTime(h.From), formatTime(h.To))
 	c.proves("vouched for %s: that the two heads are the only ones of this log in their epochs, and that verdicts, outcomes, quantities and times are as the leaves say", c.vouched())
 	c.doesNotProve(
 		"that every event reached the ledger: gaps in an agent's own sequence numbers show what did not",

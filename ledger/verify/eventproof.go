@@ -125,13 +125,13 @@ func (r *run) checkAsked(p *parsedEvent) error {
 		return r.fail(StepAsked, ClassTampering, ExitInclusion, fmt.Errorf("the leaf is of cell %d and slot %d, the head of cell %d and slot %d",
 			p.leaf.Cell, p.leaf.Slot, p.head.Cell, p.head.Slot))
 	case x.Tenant != nil && *x.Tenant != p.Tenant:
-		return r.fail(StepAsked, ClassMismatch, ExitInclusion, fmt.Errorf("the proof is about tenant %s, not %s", p.Tenant, *x.Tenant))
+		return r.fail(StepAsked, ClassMismatch, ExitInclusion, fmt.Errorf("the proof is about %s, not %s", logOf(p.Tenant), logOf(*x.Tenant)))
 	case x.Index != nil && *x.Index != p.Index:
 		return r.fail(StepAsked, ClassMismatch, ExitInclusion, fmt.Errorf("the proof is about index %d, not %d", p.Index, *x.Index))
 	case x.Cell != nil && *x.Cell != p.leaf.Cell:
 		return r.fail(StepAsked, ClassMismatch, ExitInclusion, fmt.Errorf("the proof is about cell %d, not %d", p.leaf.Cell, *x.Cell))
 	}
-	r.ok(StepAsked, "leaf %d of tenant %s", p.Index, p.Tenant)
+	r.ok(StepAsked, "leaf %d of %s", p.Index, logOf(p.Tenant))
 	return nil
 }
 
@@ -397,7 +397,7 @@ func (r *run) conclude(p *parsedEvent) {
 		// Kind and agent stand in the leaf alone: nothing that was signed is at hand to hold them against.
 		r.proves("signed by: key %s over an event with the digest that stands in the leaf", p.Evidence.KeyID)
 	}
-	r.proves("included: leaf %d of tenant %s at commit time %s with outcome %q", l.Index, p.Tenant, formatTime(l.Time), l.Outcome.Code)
+	r.proves("included: leaf %d of %s at commit time %s with outcome %q", l.Index, logOf(p.Tenant), formatTime(l.Time), l.Outcome.Code)
 	r.proves("vouched for %s: that this head is the only one of its log in epoch %d, and that keys, chain, verdict, outcome, quantities and time were as the leaf says",
 		r.vouched(), p.spine.leaf.Epoch)
 	if p.Payload == nil && l.Payload != (nhi.Digest{}) {

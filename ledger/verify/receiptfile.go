@@ -168,9 +168,9 @@ func (r *run) receipt(file []byte) error {
 	}
 	x := r.opt.Expect
 	if x.Tenant != nil && *x.Tenant != body.Tenant || x.Index != nil && *x.Index != body.Index {
-		return r.fail(StepAsked, ClassMismatch, ExitInclusion, fmt.Errorf("the receipt is about leaf %d of tenant %s", body.Index, body.Tenant))
+		return r.fail(StepAsked, ClassMismatch, ExitInclusion, fmt.Errorf("the receipt is about leaf %d of %s", body.Index, logOf(body.Tenant)))
 	}
-	r.ok(StepAsked, "leaf %d of tenant %s", body.Index, body.Tenant)
+	r.ok(StepAsked, "leaf %d of %s", body.Index, logOf(body.Tenant))
 	if err := r.checkReceiptKey(p); err != nil {
 		return err
 	}
@@ -190,8 +190,8 @@ func (r *run) receipt(file []byte) error {
 		LedgerID: fmt.Sprintf("%x", body.LedgerID), Tenant: body.Tenant.String(), Slot: body.Slot, Index: body.Index,
 		Time: formatTime(body.Time), Outcome: body.Outcome.String(), Payload: "none", LeafHash: fmt.Sprintf("%x", body.LeafHash),
 	}
-	r.proves("promised: node %s signed that leaf %d of tenant %s has this hash, time %s and outcome %q",
-		p.Receipt.Node, body.Index, body.Tenant, formatTime(body.Time), body.Outcome)
+	r.proves("promised: node %s signed that leaf %d of %s has this hash, time %s and outcome %q",
+		p.Receipt.Node, body.Index, logOf(body.Tenant), formatTime(body.Time), body.Outcome)
 	r.doesNotProve(
 		"that the leaf is in the published log: fetch its event proof once it is published; a proof of another leaf at this index is evidence against the node",
 		"anything that the other nodes say",

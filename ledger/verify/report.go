@@ -221,4 +221,20 @@ func (r *run) failed(err error) (*Report, error) {
 	return r.rep, err
 }
 
+// logOf names a log for people: that of a tenant, or, without one, the system log.
+func logOf(tenant nhi.ID) string {
+	if tenant.IsZero() {
+		return "the system log"
+	}
+	return "tenant " + tenant.String()
+}
+
+// counted is a number of things: "1 leaf", "2 leaves".
+func counted(n uint64, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, more)
+}
+
 func formatTime(ns int64) string { return time.Unix(0, ns).UTC().Format(reportTimeLayout) }

@@ -86,7 +86,7 @@ func (r *run) checkHead(head *HeadLeaf, raw []byte, path []nhi.Digest, s *spineP
 	if err := VerifyInclusion(uint64(head.Slot), s.leaf.HeadsSize, LeafHash(raw), path, s.leaf.HeadsRoot); err != nil {
 		return r.fail(StepHeadsTree, ClassTampering, ExitInclusion, err)
 	}
-	r.ok(StepHeadsTree, "%s has %d leaves and this root in epoch %d: the one head of slot %d", head.Origin, head.Size, s.leaf.Epoch, head.Slot)
+	r.ok(StepHeadsTree, "%s has %s and this root in epoch %d: the one head of slot %d", head.Origin, counted(head.Size, "leaf", "leaves"), s.leaf.Epoch, head.Slot)
 	return nil
 }
 
