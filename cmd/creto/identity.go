@@ -279,7 +279,7 @@ func (a *app) identityStatusCmd(verb, kind, short string) *cobra.Command {
 			return a.do(c.Context(), byAuthority, kind, body)
 		},
 	}
-	c.Flags().StringVar(&reason, "reason", "unspecified", "why, in one word of up to 32 plain characters")
+	c.Flags().StringVar(&reason, "reason", "unspecified", "why, in up to 32 plain characters; never personal data")
 	if verb != "resume" {
 		c.Flags().StringVar(&since, "compromised-since", "", "from when on nothing signed is to be believed (RFC 3339, or how long ago)")
 	}
@@ -360,7 +360,25 @@ because only a salted digest of what is erased stands in them. Signed by the ten
 			if err != nil {
 				return usageError(err)
 			}
-			return a.do(c.Context(), byAuthority, registry.KindErase, body)
+			return a.act(c.Context(), byAuthority, func(ctx context.Context, w *actor) error {
+				tenant := w.Tenant()
+				e, err := cretov1.NewEventServiceClient(w.client).GetEvent(ctx, &cretov1.GetEventRequest{Tenant: tenant[:], Index: i})
+				if err != nil {
+					return err
+				}
+				switch state := e.GetEvent().GetAddendaState(); state {
+				case "present":
+				case "":
+					return &failure{code: exitNotFound, err: fmt.Errorf("nothing to erase: leaf %d has no addenda", i), hints: []string{"a name stands beside the leaf that `creto identity create` or `creto account create` printed as its index"}}
+				default:
+					return &failure{code: exitNotFound, err: fmt.Errorf("nothing to erase: the addenda of leaf %d were %s", i, state)}
+				}
+				r, err := w.Do(ctx, registry.KindErase, body)
+				if err != nil {
+					return err
+				}
+				return a.object(submittedOf(r))
+			})
 		},
 	}
 }
