@@ -178,6 +178,9 @@ func (a *app) verifyFile(name string, t *verify.Trust, o verify.Options) (*verif
 		}
 		defer f.Close()
 		if info, err := f.Stat(); err == nil {
+			if info.IsDir() {
+				return nil, localError(fmt.Errorf("open proof: %s is a directory", name), "name the files in it")
+			}
 			size = info.Size()
 		}
 		in = f
