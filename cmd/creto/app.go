@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 )
 
@@ -87,7 +88,7 @@ Exit codes: ` + exitSummary(),
 		},
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
+	root.SetFlagErrorFunc(flagError)
 	root.AddGroup(
 		&cobra.Group{ID: groupRun, Title: "Run a cluster:"},
 		&cobra.Group{ID: groupPeople, Title: "Who acts, and for whom:"},
@@ -107,6 +108,34 @@ Exit codes: ` + exitSummary(),
 	a.addCommands(add)
 	root.SetHelpCommandGroupID(groupSelf)
 	return root
+}
+
+// flagError says what is wrong with a flag, in the words of whoever typed it.
+func flagError(_ *cobra.Command, err error) error {
+	if e, ok := errors.AsType[*pflag.NotExistError](err); ok {
+		if s := e.GetSpecifiedShortnames(); s != "" && strings.Trim(s, "0123456789_.") == "" {
+			return usageError(fmt.Errorf("-%s: a number here cannot begin with \"-\"", s))
+		}
+	}
+	if e, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		want := ""
+		switch t := e.GetFlag().Value.Type(); {
+		case t == "duration":
+			want = "a duration, such as 90s or 24h"
+		case t == "uint8":
+			want = "a whole number up to 255"
+		case strings.HasPrefix(t, "uint"):
+			want = "a whole number"
+		case strings.HasPrefix(t, "int"):
+			want = "a number"
+		case t == "bool":
+			want = "true or false"
+		}
+		if want != "" {
+			return usageError(fmt.Errorf("--%s: %q is not %s", e.GetFlag().Name, e.GetValue(), want))
+		}
+	}
+	return usageError(err)
 }
 
 // say writes one line of talk.

@@ -441,6 +441,9 @@ func (a *app) approvalReportCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if token == "" {
+				return usageError(errors.New("no fencing token"), "give the one that `creto approval claim` printed with --token")
+			}
 			var t kind.FencingToken
 			if n, err := decodeHex(t[:], token); err != nil || n != len(t) {
 				return usageError(errors.New("--token is not a fencing token"), "the one that `creto approval claim` printed")

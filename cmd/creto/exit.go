@@ -225,7 +225,7 @@ func hintOfCode(c codes.Code) string {
 	case codes.NotFound:
 		return "what the caller may not see is answered like what does not exist: check tenant, token and id"
 	case codes.Unavailable, codes.DeadlineExceeded:
-		return "is a node listening at --addr? `creto dev` starts a cluster on this machine"
+		return "is a node listening at --addr, and is that its gRPC port (7401 by default)? `creto dev` starts a cluster on this machine"
 	case codes.Unauthenticated, codes.PermissionDenied:
 		return "give the read token (--token-file, CRETO_TOKEN) or an SVID (--cert, --key)"
 	}

@@ -21,7 +21,7 @@ type sandboxView struct {
 	ExitCode    int32            `json:"exit_code"`
 	Reason      string           `json:"reason,omitempty"` // why it did not finish, by its node
 	Template    string           `json:"template"`
-	Command     []string         `json:"command"`
+	Command     commandLine      `json:"command"`
 	Isolation   string           `json:"isolation"`
 	Agent       string           `json:"agent" table:"-"`
 	Link        string           `json:"link_id,omitempty" table:"-"`
@@ -36,6 +36,11 @@ type sandboxView struct {
 	Statement   string           `json:"statement,omitempty" table:"-"`
 	Read        *readView        `json:"read,omitempty" table:"-"`
 }
+
+// commandLine is a program with its arguments; tables show it as a shell would take it.
+type commandLine []string
+
+func (c commandLine) String() string { return strings.Join(mapped(c, shellQuote), " ") }
 
 func (s sandboxView) quietID() string { return s.Claim.String() }
 
@@ -113,6 +118,9 @@ The command's own exit code is data (exit_code); creto ends with 0 if the comman
 			ttl := o.ttl
 			if ttl == 0 {
 				ttl = o.wall + time.Minute
+			}
+			if longest := time.Duration(kind.MaxTTL); ttl < o.wall || ttl > longest {
+				return usageError(fmt.Errorf("--ttl %s is not between --wall, which is %s, and %s", ttl, o.wall, longest))
 			}
 			body, err := (&kind.ClaimBody{
 				Template: o.template, Command: args, Class: class, Limits: kind.Limits{Wall: int64(o.wall), Memory: memory}, TTL: int64(ttl),

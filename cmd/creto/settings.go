@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -63,9 +64,13 @@ var settingTable = []setting{
 	{name: "addr", env: "CRETO_ADDR", usage: "gRPC addresses of the nodes, host:port, separated by commas", set: func(s *settings, v string) error {
 		s.addrs = nil
 		for a := range strings.SplitSeq(v, ",") {
-			if a = strings.TrimSpace(a); a != "" {
-				s.addrs = append(s.addrs, a)
+			if a = strings.TrimSpace(a); a == "" {
+				continue
 			}
+			if _, port, err := net.SplitHostPort(a); err != nil || port == "" {
+				return fmt.Errorf("%q is not HOST:PORT", a)
+			}
+			s.addrs = append(s.addrs, a)
 		}
 		return nil
 	}},
