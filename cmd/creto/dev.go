@@ -61,6 +61,9 @@ func (a *app) dev(ctx context.Context, dir string, port int, logLevel string) er
 		if p, ok := errors.AsType[*node.PortError](err); ok {
 			return localError(err, p.Hint())
 		}
+		if errors.Is(err, node.ErrInUse) {
+			return localError(err, "another development cluster may be running in this directory: stop it, or name another one with --dir")
+		}
 		return localError(err)
 	}
 	stopped := make(chan error, 1)

@@ -708,6 +708,9 @@ func (s *Server) listen() error {
 	return err
 }
 
+// ErrInUse is returned where another process runs in a node's directory.
+var ErrInUse = errors.New("another process listens there")
+
 // maxSocketPath is the longest path that every system takes for a socket.
 const maxSocketPath = 100
 
@@ -727,7 +730,7 @@ func listenAdmin(path string) (net.Listener, error) {
 		return nil, fmt.Errorf("listen for admin: path %s is longer than %d bytes: set listen.admin to a shorter one", path, maxSocketPath)
 	}
 	if c, err := net.Dial("unix", path); err == nil {
-		return nil, errors.Join(fmt.Errorf("listen for admin: another process listens on %s", path), c.Close())
+		return nil, errors.Join(fmt.Errorf("listen for admin on %s: %w", path, ErrInUse), c.Close())
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("listen for admin: %w", err)
