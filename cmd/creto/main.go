@@ -13,7 +13,12 @@ func main() { os.Exit(mainCode()) }
 // mainCode runs the program and returns its exit code. Tests run it as a command of their scripts.
 func mainCode() int {
 	// The first interrupt ends the command in an orderly way, the second one at once.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A terminal that is closed interrupts as well, unless whoever started the program had it ignore that, as nohup does.
+	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		ends = append(ends, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	defer stop()
 	go func() {
 		<-ctx.Done()

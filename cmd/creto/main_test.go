@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -150,13 +151,17 @@ func TestScripts(t *testing.T) {
 					}
 				}
 			},
-			// terminate FILE: sends SIGTERM to the process of a ready file.
+			// terminate FILE [hangup]: sends SIGTERM, or SIGHUP, to the process of a ready file.
 			"terminate": func(ts *testscript.TestScript, neg bool, args []string) {
+				s := syscall.SIGTERM
+				if len(args) == 2 && !signal.Ignored(syscall.SIGHUP) {
+					s = syscall.SIGHUP
+				}
 				r, err := readReady(ts.MkAbs(args[0]))
 				ts.Check(err)
 				p, err := os.FindProcess(r.PID)
 				ts.Check(err)
-				ts.Check(p.Signal(syscall.SIGTERM))
+				ts.Check(p.Signal(s))
 			},
 			// vectors DIR: writes the proof files and the trust file of test/vectors/ledger.json.
 			"vectors": func(ts *testscript.TestScript, neg bool, args []string) { ts.Check(writeVectors(ts.MkAbs(args[0]))) },
