@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -120,10 +121,10 @@ func flagError(_ *cobra.Command, err error) error {
 	if e, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
 		want := ""
 		switch t := e.GetFlag().Value.Type(); {
+		case errors.Is(err, strconv.ErrRange):
+			want = "within the bounds of this flag"
 		case t == "duration":
 			want = "a duration, such as 90s or 24h"
-		case t == "uint8":
-			want = "a whole number up to 255"
 		case strings.HasPrefix(t, "uint"):
 			want = "a whole number"
 		case strings.HasPrefix(t, "int"):

@@ -359,3 +359,9 @@ func TestLiveTable(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", d)
 	}
 }
+
+func TestCommandLine(t *testing.T) {
+	if got, want := (commandLine{"/hello", "world", "it's here"}).String(), `/hello world 'it'\''s here'`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
