@@ -111,7 +111,18 @@ func (f *failure) text() string {
 			s = strings.ReplaceAll(s, e.Error(), st.GRPCStatus().Message())
 		}
 	}
-	return strings.TrimSpace(s)
+	return strings.TrimSpace(plainTransport(s))
+}
+
+// plainTransport takes gRPC's wrapping off the reason why there is no connection.
+func plainTransport(s string) string {
+	before, rest, ok := strings.Cut(s, `connection error: desc = "transport: `)
+	end := strings.LastIndex(rest, `"`)
+	if !ok || end < 0 {
+		return s
+	}
+	cause, _, _ := strings.Cut(strings.TrimPrefix(rest[:end], "Error while dialing: "), ". If you upgraded")
+	return before + "no connection: " + strings.ReplaceAll(cause, `\"`, `"`) + rest[end+1:]
 }
 
 // exitOfOutcome is the one table from outcomes to exit codes.
