@@ -63,12 +63,8 @@ func VerifyCheckpoint(note []byte, t *Trust, o Options) (*Report, error) {
 	if err != nil {
 		return r.failed(err)
 	}
-	if at := e.Oldest(); at > 0 {
-		ns := at * 1e9
-		if err := r.checkAge(ns); err != nil {
-			return r.failed(err)
-		}
-		r.rep.AsOf = formatTime(ns)
+	if err := r.checkNoteAge(e); err != nil {
+		return r.failed(err)
 	}
 	r.proves("vouched for %s: %s had %s and root %x", r.vouched(), e.Checkpoint.Origin, counted(e.Checkpoint.Size, "leaf", "leaves"), e.Checkpoint.Root)
 	r.doesNotProve("anything about a single entry: an event proof does that",
@@ -106,11 +102,8 @@ func VerifyTLogProof(text []byte, t *Trust, o Options) (*Report, error) {
 		return r.failed(r.fail(StepTenantTree, ClassTampering, ExitInclusion, err))
 	}
 	r.ok(StepTenantTree, "the entry is leaf %d of %s at size %d", p.Index, e.Checkpoint.Origin, e.Checkpoint.Size)
-	if at := e.Oldest(); at > 0 {
-		if err := r.checkAge(at * 1e9); err != nil {
-			return r.failed(err)
-		}
-		r.rep.AsOf = formatTime(at * 1e9)
+	if err := r.checkNoteAge(e); err != nil {
+		return r.failed(err)
 	}
 	r.proves("included: the entry is leaf %d of %s, vouched for %s", p.Index, e.Checkpoint.Origin, r.vouched())
 	if p.Extra != nil {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/creto-systems/creto/ledger/verify"
 	"github.com/creto-systems/creto/ledger/verify/verifytest"
@@ -242,5 +243,21 @@ func TestReportJSON(t *testing.T) {
 		if !strings.Contains(string(b), part) {
 			t.Errorf("the report has no %s: %s", part, b)
 		}
+	}
+}
+
+// A checkpoint whose trust file asks for no cosignatures says nothing about its age: who demands one is refused.
+func TestAgeOfACheckpointWithoutCosignatures(t *testing.T) {
+	f := newFixture(t, 3)
+	bare := *f.trust
+	bare.Witnesses, bare.Groups, bare.Quorum, bare.Valid = nil, nil, verify.QuorumNone, nil
+	note := must[*verify.Note](t)(f.Checkpoint(3)).Marshal()
+	if r, err := verify.VerifyAny(bytes.NewReader(note), &bare, verify.Options{}); err != nil {
+		t.Errorf("without a demand: got %v, %+v", err, r)
+	}
+	var failure *verify.Failure
+	_, err := verify.VerifyAny(bytes.NewReader(note), &bare, verify.Options{Now: time.Unix(0, f.Time), MaxAge: time.Hour})
+	if !errors.As(err, &failure) || failure.Step != verify.StepAge || failure.ExitCode != verify.ExitUntrusted {
+		t.Errorf("got %v, want a failure at step age", err)
 	}
 }

@@ -72,11 +72,8 @@ func (r *run) consistency(file []byte) error {
 		return r.fail(StepConsistency, ClassTampering, ExitConsistency, err)
 	}
 	r.ok(StepConsistency, "the tree of size %d is a prefix of that of size %d", from.cp.Size, to.cp.Size)
-	if at := e.Oldest(); at > 0 {
-		if err := r.checkAge(at * 1e9); err != nil {
-			return err
-		}
-		r.rep.AsOf = formatTime(at * 1e9)
+	if err := r.checkNoteAge(e); err != nil {
+		return err
 	}
 	if r.damaged {
 		return r.fail(StepIntegrity, ClassDamaged, ExitMalformed, errors.New("the file's checksum does not match its content"))

@@ -171,6 +171,9 @@ func (h *KeyHistory) genesis(l *Leaf, payload []byte) error {
 	}
 	h.Cluster, h.LogKey = g.Cluster, key
 	for _, n := range g.Nodes {
+		if len(n.Ed) == 0 {
+			return fmt.Errorf("founder %s has no cosigning key", n.ID)
+		}
 		if err := h.register(&keyNodeAdd{ID: n.ID, Suite: n.Suite, Public: n.Public, Ed: n.Ed, PQ: n.PQ}); err != nil {
 			return err
 		}

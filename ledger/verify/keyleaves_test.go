@@ -262,16 +262,23 @@ func TestKeyHistoryRefuses(t *testing.T) {
 	l.must(l.add(kindMember, []byte("anything"), second, OutcomeUnauthorized))
 	l.must(l.event(kindNodeAdd, &keyNodeAdd{ID: nhi.ID{8}, Role: 2, Suite: 1, Public: []byte{1}, Possession: []byte{1}}, second)) // a sandbox node
 	for name, err := range map[string]error{
-		"second genesis":    l.add(kindGenesis, l.genesis, second, OutcomeAccepted),
-		"no payload":        l.add(kindMember, nil, second, OutcomeAccepted),
-		"no event":          l.add(kindMember, []byte{0xa0}, second, OutcomeAccepted),
-		"unknown node":      l.event(kindMember, &keyMember{Op: memberPromote, Node: nhi.ID{55}}, second),
-		"sandbox node":      l.event(kindMember, &keyMember{Op: memberPromote, Node: nhi.ID{8}}, second),
-		"registered twice":  l.event(kindNodeAdd, &keyNodeAdd{ID: nhi.ID{1}, Role: 1, Suite: n.Suite, Public: n.Public, Possession: []byte{1}, Ed: n.Ed, PQ: n.PQ}, second),
-		"short key":         l.event(kindNodeAdd, &keyNodeAdd{ID: nhi.ID{6}, Role: 1, Suite: n.Suite, Public: n.Public, Possession: []byte{1}, Ed: n.Ed[:31], PQ: n.PQ}, second),
-		"before a genesis":  withEvent(nil, func(*keyNodeAdd) error { return nil }),
-		"foreign genesis":   NewKeyHistory(nhi.Digest{1}).Add(&Leaf{Kind: kindGenesis}, l.genesis),
-		"node, no genesis":  NewKeyHistory(nhi.Digest{1}).register(add),
+		"second genesis":   l.add(kindGenesis, l.genesis, second, OutcomeAccepted),
+		"no payload":       l.add(kindMember, nil, second, OutcomeAccepted),
+		"no event":         l.add(kindMember, []byte{0xa0}, second, OutcomeAccepted),
+		"unknown node":     l.event(kindMember, &keyMember{Op: memberPromote, Node: nhi.ID{55}}, second),
+		"sandbox node":     l.event(kindMember, &keyMember{Op: memberPromote, Node: nhi.ID{8}}, second),
+		"registered twice": l.event(kindNodeAdd, &keyNodeAdd{ID: nhi.ID{1}, Role: 1, Suite: n.Suite, Public: n.Public, Possession: []byte{1}, Ed: n.Ed, PQ: n.PQ}, second),
+		"short key":        l.event(kindNodeAdd, &keyNodeAdd{ID: nhi.ID{6}, Role: 1, Suite: n.Suite, Public: n.Public, Possession: []byte{1}, Ed: n.Ed[:31], PQ: n.PQ}, second),
+		"before a genesis": withEvent(nil, func(*keyNodeAdd) error { return nil }),
+		"foreign genesis":  NewKeyHistory(nhi.Digest{1}).Add(&Leaf{Kind: kindGenesis}, l.genesis),
+		"node, no genesis": NewKeyHistory(nhi.Digest{1}).register(add),
+		"founder without key": func() error {
+			g := new(keyGenesis)
+			l.must(canon.UnmarshalMax(l.genesis, g, maxKeyLeafSize))
+			g.Nodes[0].Ed = nil
+			raw := canon.MustMarshal(g)
+			return NewKeyHistory(sha256.Sum256(append([]byte("creto/genesis/v1\x00"), raw...))).Add(&Leaf{Kind: kindGenesis}, raw)
+		}(),
 		"genesis elsewhere": NewKeyHistory(l.h.ledger).Add(&Leaf{Kind: kindGenesis, Index: 1}, l.genesis),
 	} {
 		if err == nil {

@@ -191,7 +191,7 @@ func (r *run) skip(step, format string, args ...any) {
 
 // fail ends the verification. A file that fails its own checksum is damaged, whatever step shows it.
 func (r *run) fail(step string, class FailureClass, code int, err error) error {
-	if r.damaged && class == ClassTampering {
+	if r.damaged && (class == ClassTampering || class == ClassTrust) {
 		class = ClassDamaged
 	}
 	f := &Failure{Step: step, Class: class, ExitCode: code, Detail: err.Error(), Advice: hints[class], Err: err}

@@ -159,14 +159,24 @@ func (r *run) checkAge(ns int64) error {
 	return nil
 }
 
+// checkNoteAge is checkAge for a note without a spine leaf, whose time its oldest counted cosignature says. Without one nobody
+// knows how old it is.
+func (r *run) checkNoteAge(e *Endorsement) error {
+	at := e.Oldest()
+	if at > 0 {
+		r.rep.AsOf = formatTime(at * 1e9)
+		return r.checkAge(at * 1e9)
+	}
+	if r.opt.MaxAge > 0 && !r.opt.Now.IsZero() {
+		return r.fail(StepAge, ClassTrust, ExitUntrusted, errors.New("no cosignature that counts says how old the head is"))
+	}
+	return nil
+}
+
 // checkLedger checks that the file is about the ledger of the trust file.
 func (r *run) checkLedger(id nhi.Digest) error {
 	if id != r.trust.LedgerID {
-		class := ClassTrust
-		if r.damaged {
-			class = ClassDamaged
-		}
-		return r.fail(StepTrust, class, ExitUntrusted, fmt.Errorf("the file is about ledger %x…, the trust file about %x…", id[:4], r.trust.LedgerID[:4]))
+		return r.fail(StepTrust, ClassTrust, ExitUntrusted, fmt.Errorf("the file is about ledger %x…, the trust file about %x…", id[:4], r.trust.LedgerID[:4]))
 	}
 	r.ok(StepTrust, "ledger %x", id)
 	return nil
