@@ -1,4 +1,4 @@
-# Go 1.26, git, make and a C compiler (for -race) are all that building and testing need;
+# Go 1.26, git, make, a C compiler (for -race) and Python are all that building and testing need;
 # CONTRIBUTING.md has the command that installs the rest. `make help` explains every target.
 
 SHELL      := /bin/bash
@@ -19,10 +19,10 @@ BENCHTIME ?= 60s
 PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 
 # What gates a change, in the order in which a mistake is found soonest.
-PHASES := fmt vet staticcheck generate-check arch race fuzz-seeds cross wasm readme
+PHASES := fmt vet staticcheck generate-check arch race fuzz-seeds cross wasm python readme
 
 .PHONY: build test check fmt vet staticcheck arch race cluster fuzz fuzz-seeds soak bench demo \
-	vuln generate generate-check cross wasm readme clean help
+	vuln generate generate-check cross wasm python readme clean help
 
 build: ## build bin/creto, static and reproducible (the default target)
 	$(GO) build -o bin/creto ./cmd/creto
@@ -90,6 +90,9 @@ cross: ## build cmd/creto for linux, darwin and windows on amd64 and arm64, with
 
 wasm: ## build the verifier for the browser
 	GOOS=js GOARCH=wasm $(GO) build -o /dev/null ./ledger/verify/wasm
+
+python: build ## the verifier in Python: its tests, and both verifiers on the same files
+	cd sdk/python && python3 -m unittest
 
 readme: ## run the README's commands as written (all but make test, which is this)
 	@tools/readme.sh README.md
