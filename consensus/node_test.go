@@ -21,7 +21,9 @@ import (
 // A node that has stopped on an error leaves the library's queue as it was: whoever waits for an entry in it waits for
 // ever, in one goroutine of ours per entry, while its caller has long been answered.
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/hashicorp/raft.(*deferError).Error"))
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/hashicorp/raft.(*deferError).Error"),
+		// TestHazardRestoreCommittedLogs shows that it never ends.
+		goleak.IgnoreAnyFunction("github.com/hashicorp/raft.(*Raft).restoreFromCommittedLogs"))
 }
 
 // memSM is a state machine in memory that outlives its node, as a database on disk would.
@@ -206,6 +208,16 @@ func (c *cluster) stopAll() {
 	for id := range c.members {
 		c.stop(id)
 	}
+}
+
+// makeWALDir makes the directory of a node's log.
+func makeWALDir(t testing.TB, dataDir string) string {
+	t.Helper()
+	dir := filepath.Join(dataDir, walDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // eventually polls, as nothing in Raft announces every change.

@@ -369,7 +369,7 @@ func (h *holdTransport) AppendEntries(id raft.ServerID, addr raft.ServerAddress,
 
 // A leader whose followers answered before it was cut off cannot serve a linearizable read from those answers, though
 // the library's VerifyLeader says it leads.
-func TestReadIndexIgnoresOldAnswers(t *testing.T) {
+func TestRaft05ReadIgnoresOldAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var hold atomic.Bool
 		var held atomic.Int32

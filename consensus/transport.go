@@ -28,10 +28,13 @@ type transport struct {
 	n *Node
 	// stream is nil on an in-memory network.
 	stream *stream
+	// inbox is what the library reads instead of the raw transport's queue.
+	inbox     chan raft.RPC
+	inboxOnce sync.Once
 }
 
 func (n *Node) openTransport() error {
-	t := &transport{n: n}
+	t := &transport{n: n, inbox: make(chan raft.RPC)}
 	if n.cfg.Network != nil {
 		t.rawTransport = n.cfg.Network.join(n.cfg.NodeID)
 	} else {
@@ -64,6 +67,43 @@ func (t *transport) target(id raft.ServerID, addr raft.ServerAddress) raft.Serve
 		return addr
 	}
 	return raft.ServerAddress(string(id) + "@" + string(addr))
+}
+
+// Consumer is the queue of requests from peers, corrected by receive on their way. Its goroutine ends when the node is closed.
+func (t *transport) Consumer() <-chan raft.RPC {
+	t.inboxOnce.Do(func() { go t.receive(t.rawTransport.Consumer()) })
+	return t.inbox
+}
+
+// receive refuses snapshots, and lowers the leader's commit index in a request to the last entry that the request proves
+// this node to share with the leader. The library, as a follower, takes the lower of the leader's commit index and its own last entry
+// instead, whose term may be one that lost (Raft, figure 2, AppendEntries rule 5, says "index of last new entry").
+func (t *transport) receive(from <-chan raft.RPC) {
+	for {
+		var rpc raft.RPC
+		select {
+		case rpc = <-from:
+		case <-t.n.closed:
+			return
+		}
+		switch cmd := rpc.Command.(type) {
+		case *raft.AppendEntriesRequest:
+			if shared := cmd.PrevLogEntry + uint64(len(cmd.Entries)); cmd.LeaderCommitIndex > shared {
+				// In memory the request is still the sender's.
+				lowered := *cmd
+				lowered.LeaderCommitIndex = shared
+				rpc.Command = &lowered
+			}
+		case *raft.InstallSnapshotRequest:
+			rpc.Respond(nil, errNoSnapshots)
+			continue
+		}
+		select {
+		case t.inbox <- rpc:
+		case <-t.n.closed:
+			return
+		}
+	}
 }
 
 // alive is nil while the node may speak.

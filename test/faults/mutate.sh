@@ -121,7 +121,7 @@ mutation mark-is-not-kept ./ledger/publish 'TestMarkSurvives|TestForkBeyondMark'
 	'if err := p.store.put(keyMark, &m); err != nil {' 'if err := error(nil); err != nil {'
 mutation storage-errors-reach-raft ./consensus 'TestFsyncErrorStopsLeader|TestFsyncErrorStopsFollower' consensus/store.go \
 	$'		s.fail(ExitStorage, fmt.Errorf("%s: %w", op, err))\n' $'		return err\n'
-mutation reads-need-no-quorum ./consensus 'TestReadIndexIgnoresOldAnswers|TestAmbiguousAndReadsUnderPartition' consensus/read.go \
+mutation reads-need-no-quorum ./consensus 'TestRaft05ReadIgnoresOldAnswers|TestAmbiguousAndReadsUnderPartition' consensus/read.go \
 	$'	r, err := n.reads.join()\n' $'	if n.Leading() {\n		return n.raft.AppliedIndex(), nil\n	}\n	r, err := n.reads.join()\n'
 mutation consistency-is-not-checked ./ledger/verify 'TestConformanceConsistency|TestMerkleTraps' ledger/verify/merkle.go \
 	'		return fmt.Errorf("%w: consistency of sizes %d and %d", ErrProof, size1, size2)' '		return nil'
