@@ -115,8 +115,9 @@ type Config struct {
 	Heartbeat, Election, LeaderLease time.Duration
 	// CommitTimeout (5ms) is how late followers of an idle stream learn of the last commit.
 	CommitTimeout time.Duration
-	// StorageTimeout (10s) is the longest a call to the log may take before the node stops with [ExitStorage].
-	StorageTimeout time.Duration
+	// How long a call to the log may take: beyond HandOverTimeout (2s) a leader asks another voter to lead, beyond
+	// LeaderStorageTimeout (5s) a node that still leads stops with [ExitStorage], beyond StorageTimeout (10s) any node does.
+	HandOverTimeout, LeaderStorageTimeout, StorageTimeout time.Duration
 
 	// Fatal is called once, from any goroutine, when the node must stop for good; code is one of the Exit constants. It
 	// should end the process. A node whose Fatal returns stays silent: it acknowledges nothing, sends nothing, and
@@ -144,6 +145,8 @@ func (c *Config) ensureDefaults() {
 	def(&c.Election, time.Second)
 	def(&c.LeaderLease, time.Second)
 	def(&c.CommitTimeout, 5*time.Millisecond)
+	def(&c.HandOverTimeout, 2*time.Second)
+	def(&c.LeaderStorageTimeout, 5*time.Second)
 	def(&c.StorageTimeout, 10*time.Second)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -165,6 +168,9 @@ func (c *Config) validate() error {
 	}
 	if c.Fatal == nil {
 		bad("fatal function is missing")
+	}
+	if c.HandOverTimeout > c.LeaderStorageTimeout || c.LeaderStorageTimeout > c.StorageTimeout {
+		bad("storage timeouts %v, %v and %v do not rise", c.HandOverTimeout, c.LeaderStorageTimeout, c.StorageTimeout)
 	}
 	if (c.ServerTLS == nil) != (c.ClientTLS == nil) {
 		bad("server and client TLS go together")

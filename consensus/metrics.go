@@ -10,6 +10,7 @@ import (
 // metrics are this node's. Names begin with creto_consensus_; times are in seconds.
 type metrics struct {
 	applied, ticks, leaders, pushback, refused prometheus.Counter
+	late, handovers                            prometheus.Counter
 	batch, apply, propose                      prometheus.Histogram
 	storage                                    *prometheus.HistogramVec
 	all                                        []prometheus.Collector
@@ -38,6 +39,8 @@ func newMetrics(n *Node) *metrics {
 	m.leaders = counter("leader_changes_total", "Leaders this node has seen come.")
 	m.pushback = counter("pushback_total", "Requests refused because a bound was reached.")
 	m.refused = counter("peers_refused_total", "Peer connections refused or cut.")
+	m.late = counter("storage_late_total", "Calls to the log that took longer than the hand-over timeout (2s).")
+	m.handovers = counter("storage_handovers_total", "Requests to another node to lead because the log was late here.")
 	m.batch = histogram("apply_batch_commands", "Commands per call of the state machine.", prometheus.ExponentialBuckets(1, 2, 9))
 	m.apply = histogram("apply_seconds", "Time of one call of the state machine.", seconds)
 	m.propose = histogram("propose_seconds", "From proposal to its application here, when it succeeded.", seconds)

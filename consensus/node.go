@@ -39,6 +39,7 @@ type Node struct {
 	closeOnce     sync.Once
 	closeErr      error
 	running       atomic.Bool
+	handingOver   atomic.Bool
 
 	// slots and bytes bound the proposals in flight.
 	slots chan struct{}
@@ -150,7 +151,8 @@ func (n *Node) openStore() error {
 		inner = n.cfg.wrapStore(inner)
 	}
 	n.store = &failstop{
-		inner: inner, limit: n.cfg.StorageTimeout, fail: n.fatal, dead: n.dead, release: n.closed,
+		inner: inner, patience: patience{n.cfg.HandOverTimeout, n.cfg.LeaderStorageTimeout, n.cfg.StorageTimeout},
+		late: n.storageLate, leading: n.rawLeading, fail: n.fatal, dead: n.dead, release: n.closed,
 		observe: n.metrics.observeStore,
 	}
 	raw, err := n.wal.Get(keyHistory)

@@ -47,16 +47,19 @@ func openWAL(dir string, log hclog.Logger, files types.VFS) (*walStore, error) {
 func (w *walStore) Close() error { return errors.Join(w.WAL.Close(), w.meta.Close()) }
 
 // failstop stands between Raft and its storage. Once armed, it never returns an error to Raft: the first error,
-// and the first call that takes longer than limit, stop the node, and this call and all later ones block until the node
+// and the first call that takes longer than its patience, stop the node, and this call and all later ones block until the node
 // is closed. The library, given an error, would go on: as a follower it may then commit entries that were replaced, and
 // as a leader it keeps its leadership (see DESIGN.md).
 //
 // After a failed or late write nothing is known about what the disk holds, so there is no retry either: fsync on the same
 // file may report success for pages that were dropped.
 type failstop struct {
-	inner storage
-	limit time.Duration
-	fail  func(code int, err error)
+	inner    storage
+	patience patience
+	fail     func(code int, err error)
+	// late is told of a call beyond patience.handOver; leading is whether this node leads.
+	late    func(op string)
+	leading func() bool
 	// dead is closed by the first fatal error of the node, from whatever part; release by Close.
 	dead, release <-chan struct{}
 	// armed is false while Open runs, in which errors are returned to the caller.
@@ -90,11 +93,9 @@ func (s *failstop) do(op string, call func() error) error {
 		s.block()
 	}
 	start := time.Now()
-	timer := time.AfterFunc(s.limit, func() {
-		s.fail(ExitStorage, fmt.Errorf("%s: no answer from storage within %v", op, s.limit))
-	})
+	watch := s.watch(op)
 	err := guard(call)
-	timer.Stop()
+	watch.end()
 	if err != nil {
 		s.fail(ExitStorage, fmt.Errorf("%s: %w", op, err))
 		// Also when the node is being closed and fail has nothing to do any more.

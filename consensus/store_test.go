@@ -148,30 +148,56 @@ func (s *stuckStore) StoreLogs(logs []*raft.Log) error {
 	return s.storage.StoreLogs(logs)
 }
 
-func TestHungDiskStops(t *testing.T) {
+// stuckCluster is three nodes whose disks can be made to hang.
+func stuckCluster(t *testing.T, pki *testPKI, edit func(*Config)) (*cluster, map[string]*stuckStore) {
+	stores := make(map[string]*stuckStore)
+	return newCluster(t, 3, pki, func(cfg *Config) {
+		s := &stuckStore{}
+		stores[cfg.NodeID] = s
+		cfg.wrapStore = func(inner storage) storage { s.storage = inner; return s }
+		if edit != nil {
+			edit(cfg)
+		}
+	}), stores
+}
+
+// The leader's disk hangs: the leadership moves after 2 s, the old node exits after 5 s, and what its disk completes later counts for
+// nothing.
+func TestRaft06HungDiskOfLeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		stores := make(map[string]*stuckStore)
-		c := newCluster(t, 3, nil, func(cfg *Config) {
-			s := &stuckStore{}
-			stores[cfg.NodeID] = s
-			cfg.wrapStore = func(inner storage) storage { s.storage = inner; return s }
-		})
+		c, stores := stuckCluster(t, nil, nil)
 		defer c.stopAll()
 		l := c.leader()
 		last := c.propose(l, "before")
+		term := l.node.State().Term
 		gate := make(chan struct{})
 		stores[l.id].gate.Store(&gate)
 		start := time.Now()
-		_, _, err := l.node.Propose(t.Context(), []byte("during"))
-		if !errors.Is(err, ErrAmbiguous) {
-			t.Errorf("propose: got %v, want ErrAmbiguous", err)
+		during := l.node.ProposeAsync([]byte("during"))
+		l2 := c.leader(l.id)
+		moved := time.Since(start)
+		if moved < 2*time.Second || moved > 3*time.Second {
+			t.Errorf("leadership moved after %v, want 2s to 3s", moved)
+		}
+		c.propose(l2, "meanwhile")
+		resumed := time.Since(start)
+		if resumed > 10*time.Second {
+			t.Errorf("writes resumed after %v, want at most 10s", resumed)
 		}
 		if f := <-l.fatals; f.code != ExitStorage {
 			t.Errorf("fatal: got %d %v, want %d", f.code, f.err, ExitStorage)
 		}
-		if took := time.Since(start); took < 10*time.Second || took > 11*time.Second {
-			t.Errorf("fatal after %v, want about 10s", took)
+		if took := time.Since(start); took < 5*time.Second || took > 5500*time.Millisecond {
+			t.Errorf("fatal after %v, want 5s", took)
 		}
+		if _, _, err := during.Wait(t.Context()); !errors.Is(err, ErrAmbiguous) {
+			t.Errorf("propose: got %v, want ErrAmbiguous", err)
+		}
+		// One voter was asked, and one election was enough.
+		if got := l2.node.State().Term; got != term+1 {
+			t.Errorf("term: got %d, want %d", got, term+1)
+		}
+		t.Logf("leadership moved after %v, writes resumed after %v", moved, resumed)
 		// The disk answers at last: too late.
 		close(gate)
 		synctest.Wait()
@@ -186,6 +212,95 @@ func TestHungDiskStops(t *testing.T) {
 			t.Error("fatal was called twice")
 		}
 	})
+}
+
+// A disk that hangs for three seconds costs the leadership, not the node.
+func TestSlowDiskOfLeaderMovesLeadershipOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, stores := stuckCluster(t, nil, nil)
+		defer c.stopAll()
+		l := c.leader()
+		c.propose(l, "before")
+		gate := make(chan struct{})
+		stores[l.id].gate.Store(&gate)
+		f := l.node.ProposeAsync([]byte("during"))
+		time.Sleep(3 * time.Second)
+		stores[l.id].gate.Store(nil)
+		close(gate)
+		if _, _, err := f.Wait(t.Context()); !errors.Is(err, ErrAmbiguous) {
+			t.Errorf("propose: got %v, want ErrAmbiguous", err)
+		}
+		time.Sleep(10 * time.Second)
+		l2 := c.leader()
+		if l2 == l {
+			t.Error("the node with the slow disk leads again at once")
+		}
+		for _, d := range c.agree(c.propose(l2, "after")) {
+			if d == "during" {
+				t.Error("a command that its leader did not store in time was applied")
+			}
+		}
+		for id, m := range c.members {
+			if len(m.fatals) != 0 {
+				t.Errorf("%s stopped: %v", id, (<-m.fatals).err)
+			}
+		}
+	})
+}
+
+// A follower's hanging disk has ten seconds, and nobody else's leadership suffers.
+func TestHungDiskOfFollowerStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, stores := stuckCluster(t, nil, nil)
+		defer c.stopAll()
+		l := c.leader()
+		last := c.propose(l, "before")
+		c.agree(last)
+		var f *member
+		for _, m := range c.members {
+			if m != l {
+				f = m
+			}
+		}
+		gate := make(chan struct{})
+		stores[f.id].gate.Store(&gate)
+		start := time.Now()
+		c.propose(l, "during")
+		if got := <-f.fatals; got.code != ExitStorage {
+			t.Errorf("fatal: got %d %v, want %d", got.code, got.err, ExitStorage)
+		}
+		if took := time.Since(start); took < 10*time.Second || took > 11*time.Second {
+			t.Errorf("fatal after %v, want 10s", took)
+		}
+		if !l.node.Leading() {
+			t.Error("the leader lost its leadership to a follower's disk")
+		}
+		close(gate)
+	})
+}
+
+// The same over TLS, in real time, where heartbeats take a path of their own through the library.
+func TestHungDiskOfLeaderOverTLS(t *testing.T) {
+	c, stores := stuckCluster(t, newPKI(t), func(cfg *Config) {
+		cfg.HandOverTimeout, cfg.LeaderStorageTimeout, cfg.StorageTimeout = 300*time.Millisecond, 4*time.Second, 6*time.Second
+	})
+	l := c.leader()
+	c.propose(l, "before")
+	gate := make(chan struct{})
+	defer close(gate)
+	stores[l.id].gate.Store(&gate)
+	start := time.Now()
+	during := l.node.ProposeAsync([]byte("during"))
+	l2 := c.leader(l.id)
+	c.propose(l2, "meanwhile")
+	t.Logf("writes resumed after %v", time.Since(start))
+	if f := <-l.fatals; f.code != ExitStorage {
+		t.Errorf("fatal: got %d %v, want %d", f.code, f.err, ExitStorage)
+	}
+	if _, _, err := during.Wait(t.Context()); !errors.Is(err, ErrAmbiguous) {
+		t.Errorf("propose: got %v, want ErrAmbiguous", err)
+	}
+	c.propose(c.leader(l.id), "after")
 }
 
 // corruptStore returns the wrong entry, or none, for one index.

@@ -31,6 +31,7 @@ type transport struct {
 	// inbox is what the library reads instead of the raw transport's queue.
 	inbox     chan raft.RPC
 	inboxOnce sync.Once
+	progress  progress
 }
 
 func (n *Node) openTransport() error {
@@ -122,7 +123,11 @@ func (t *transport) AppendEntries(id raft.ServerID, addr raft.ServerAddress, arg
 	if err := t.alive(); err != nil {
 		return err
 	}
-	return t.rawTransport.AppendEntries(id, t.target(id, addr), args, resp)
+	err := t.rawTransport.AppendEntries(id, t.target(id, addr), args, resp)
+	if err == nil {
+		t.progress.see(string(id), args, resp)
+	}
+	return err
 }
 
 func (t *transport) RequestVote(id raft.ServerID, addr raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
