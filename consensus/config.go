@@ -119,6 +119,9 @@ type Config struct {
 	// LeaderStorageTimeout (5s) a node that still leads stops with [ExitStorage], beyond StorageTimeout (10s) any node does.
 	HandOverTimeout, LeaderStorageTimeout, StorageTimeout time.Duration
 
+	// ScrubInterval (24h) is how long after one reading of the whole log, which begins when the node starts, the next one begins.
+	ScrubInterval time.Duration
+
 	// Fatal is called once, from any goroutine, when the node must stop for good; code is one of the Exit constants. It
 	// should end the process. A node whose Fatal returns stays silent: it acknowledges nothing, sends nothing, and
 	// only Close is useful. Required.
@@ -127,6 +130,8 @@ type Config struct {
 	// Network, when not nil, replaces TCP by an in-memory network, for tests.
 	Network *MemNetwork
 
+	// checkpointEvery lets tests of this package make checkpoints more often.
+	checkpointEvery int
 	// files lets tests of this package put faults below the log: it replaces the file system of its segments.
 	files types.VFS
 	// wrapStore lets tests of this package put faults below the fail-stop wrapper.
@@ -148,6 +153,10 @@ func (c *Config) ensureDefaults() {
 	def(&c.HandOverTimeout, 2*time.Second)
 	def(&c.LeaderStorageTimeout, 5*time.Second)
 	def(&c.StorageTimeout, 10*time.Second)
+	def(&c.ScrubInterval, 24*time.Hour)
+	if c.checkpointEvery == 0 {
+		c.checkpointEvery = checkpointEntries
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

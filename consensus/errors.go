@@ -40,6 +40,9 @@ var (
 	ErrStateAhead = errors.New("state machine is ahead of the log")
 	// ErrCorrupt means that the log on disk contradicts itself.
 	ErrCorrupt = errors.New("log is corrupt")
+	// ErrQuarantined means that the log was found to be corrupt earlier. The node must be removed from the cluster, its data
+	// directory kept as evidence or wiped, and a new node must join.
+	ErrQuarantined = errors.New("log is quarantined")
 	// ErrUnknownServer means that a membership change names a server outside the configuration.
 	ErrUnknownServer = errors.New("server is not in the configuration")
 	// ErrMember means that a server which is already a voter was to be added as non-voter.

@@ -11,6 +11,10 @@ import (
 type metrics struct {
 	applied, ticks, leaders, pushback, refused prometheus.Counter
 	late, handovers                            prometheus.Counter
+	checkpoints, verifiedEntries               prometheus.Counter
+	verifySkipped                              prometheus.Counter
+	verifyFailed                               *prometheus.CounterVec
+	scrubbed, scrubTime                        prometheus.Gauge
 	batch, apply, propose                      prometheus.Histogram
 	storage                                    *prometheus.HistogramVec
 	all                                        []prometheus.Collector
@@ -41,6 +45,22 @@ func newMetrics(n *Node) *metrics {
 	m.refused = counter("peers_refused_total", "Peer connections refused or cut.")
 	m.late = counter("storage_late_total", "Calls to the log that took longer than the hand-over timeout (2s).")
 	m.handovers = counter("storage_handovers_total", "Requests to another node to lead because the log was late here.")
+	m.checkpoints = counter("checkpoints_written_total", "Checkpoints stored in the log, on the leader and on followers.")
+	m.verifiedEntries = counter("log_entries_verified_total", "Entries that were read back from the log as a checkpoint says they were written.")
+	m.verifySkipped = counter("log_verify_skipped_total", "Checkpoints whose range was not compared: truncated, not in this log, or the verifier was busy.")
+	m.verifyFailed = prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "creto", Subsystem: "consensus", Name: "log_verify_failures_total",
+		Help: "Ranges of the log that differ from what the leader wrote: at rest (on this disk) or in flight (on the way here)."}, []string{"where"})
+	for _, where := range []string{"rest", "flight"} {
+		m.verifyFailed.WithLabelValues(where)
+	}
+	add(m.verifyFailed)
+	settable := func(name, help string) prometheus.Gauge {
+		g := prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "creto", Subsystem: "consensus", Name: name, Help: help})
+		add(g)
+		return g
+	}
+	m.scrubbed = settable("log_scrubbed_index", "Last entry re-read by the scrub under way, or by the last one.")
+	m.scrubTime = settable("log_scrub_seconds", "Time of the last complete scrub of the log.")
 	m.batch = histogram("apply_batch_commands", "Commands per call of the state machine.", prometheus.ExponentialBuckets(1, 2, 9))
 	m.apply = histogram("apply_seconds", "Time of one call of the state machine.", seconds)
 	m.propose = histogram("propose_seconds", "From proposal to its application here, when it succeeded.", seconds)

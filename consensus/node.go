@@ -25,8 +25,11 @@ type Node struct {
 	raft  *raft.Raft
 	store *failstop
 	wal   storage
-	lock  *os.File
-	trans *transport
+	// verified stands between store and wal.
+	verified    *verified
+	checkpoints checkpoints
+	lock        *os.File
+	trans       *transport
 
 	// started is closed when raft is set and inbound frames may be handled.
 	started chan struct{}
@@ -141,6 +144,9 @@ func (n *Node) openStore() error {
 		return err
 	}
 	n.lock = lock
+	if err := checkQuarantine(dir); err != nil {
+		return err
+	}
 	w, err := openWAL(dir, newHCLog(n.log, "wal"), n.cfg.files)
 	if err != nil {
 		return err
@@ -150,8 +156,9 @@ func (n *Node) openStore() error {
 	if n.cfg.wrapStore != nil {
 		inner = n.cfg.wrapStore(inner)
 	}
+	n.verified = newVerified(inner, n.log, n.metrics, n.logCorrupt)
 	n.store = &failstop{
-		inner: inner, patience: patience{n.cfg.HandOverTimeout, n.cfg.LeaderStorageTimeout, n.cfg.StorageTimeout},
+		inner: n.verified, patience: patience{n.cfg.HandOverTimeout, n.cfg.LeaderStorageTimeout, n.cfg.StorageTimeout},
 		late: n.storageLate, leading: n.rawLeading, fail: n.fatal, dead: n.dead, release: n.closed,
 		observe: n.metrics.observeStore,
 	}
@@ -210,6 +217,17 @@ func (n *Node) start() (err error) {
 	}
 	if err := n.repairTerm(); err != nil {
 		return err
+	}
+	// What is about to be replayed has not been looked at since it was written.
+	last, err := n.wal.LastIndex()
+	if err != nil {
+		return fmt.Errorf("read last index: %w", err)
+	}
+	if err := n.verified.check(applied+1, last, func(*raft.Log) error { return nil }); err != nil {
+		if e, ok := errors.AsType[*Evidence](err); ok {
+			err = errors.Join(err, n.quarantine(e))
+		}
+		return fmt.Errorf("verify log: %w", err)
 	}
 	cache, err := raft.NewLogCache(maxAppendEntries, n.store)
 	if err != nil {
@@ -355,6 +373,13 @@ func (n *Node) Run(ctx context.Context) error {
 		n.sink.run(ctx)
 	}()
 	defer atMost(time.Second, func() { <-sunk })
+	// So may the disk.
+	scrubbed := make(chan struct{})
+	go func() {
+		defer close(scrubbed)
+		n.runScrub(ctx)
+	}()
+	defer atMost(time.Second, func() { <-scrubbed })
 	for _, task := range []func(context.Context){n.runTicks, n.runLeadership, n.watchMembership} {
 		wg.Go(func() { task(ctx) })
 	}
@@ -397,6 +422,9 @@ func (n *Node) teardown() error {
 	}
 	if done != nil {
 		errs = append(errs, done.Error())
+	}
+	if n.verified != nil {
+		n.verified.stop()
 	}
 	n.waiters.releaseAll()
 	n.metrics.unregister(n.cfg.Registerer)

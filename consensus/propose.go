@@ -93,7 +93,11 @@ func (n *Node) ProposeAsync(data []byte) *Future {
 	// Readers that have registered by now are answered by this entry: it is proposed after their arrival.
 	riders := n.reads.take()
 	start := time.Now()
-	future := n.raft.ApplyLog(raft.Log{Data: data}, enqueueTimeout)
+	entry := raft.Log{Data: data}
+	if n.checkpoints.due(len(data), n.cfg.checkpointEvery) {
+		entry.Extensions = checkpointMark
+	}
+	future := n.raft.ApplyLog(entry, enqueueTimeout)
 	// The goroutine ends when Raft resolves the proposal, at the latest when it shuts down.
 	go func() {
 		err := future.Error()
