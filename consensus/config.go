@@ -122,6 +122,13 @@ type Config struct {
 	// ScrubInterval (24h) is how long after one reading of the whole log, which begins when the node starts, the next one begins.
 	ScrubInterval time.Duration
 
+	// MinFreePercent (10) is the part of the data directory's file system below which a leader takes no more proposals, though
+	// never less than 96 MiB and never more than 8 GiB. Negative: no such bound.
+	MinFreePercent int
+	// Ballast (64 MiB) is the size of a file in DataDir that is removed when the disk has no room left, so that the process can
+	// close in order. Negative: none.
+	Ballast int64
+
 	// Fatal is called once, from any goroutine, when the node must stop for good; code is one of the Exit constants. It
 	// should end the process. A node whose Fatal returns stays silent: it acknowledges nothing, sends nothing, and
 	// only Close is useful. Required.
@@ -132,6 +139,9 @@ type Config struct {
 
 	// checkpointEvery lets tests of this package make checkpoints more often.
 	checkpointEvery int
+	// space lets tests of this package say how much room the disk has, segmentSize how long a file of the log is.
+	space       func() (free, total uint64, err error)
+	segmentSize int
 	// files lets tests of this package put faults below the log: it replaces the file system of its segments.
 	files types.VFS
 	// wrapStore lets tests of this package put faults below the fail-stop wrapper.
@@ -154,6 +164,15 @@ func (c *Config) ensureDefaults() {
 	def(&c.LeaderStorageTimeout, 5*time.Second)
 	def(&c.StorageTimeout, 10*time.Second)
 	def(&c.ScrubInterval, 24*time.Hour)
+	if c.MinFreePercent == 0 {
+		c.MinFreePercent = 10
+	}
+	if c.Ballast == 0 {
+		c.Ballast = 64 << 20
+	}
+	if c.segmentSize == 0 {
+		c.segmentSize = segmentSize
+	}
 	if c.checkpointEvery == 0 {
 		c.checkpointEvery = checkpointEntries
 	}
@@ -177,6 +196,9 @@ func (c *Config) validate() error {
 	}
 	if c.Fatal == nil {
 		bad("fatal function is missing")
+	}
+	if c.MinFreePercent > 90 {
+		bad("%d%% of the disk cannot be kept free", c.MinFreePercent)
 	}
 	if c.HandOverTimeout > c.LeaderStorageTimeout || c.LeaderStorageTimeout > c.StorageTimeout {
 		bad("storage timeouts %v, %v and %v do not rise", c.HandOverTimeout, c.LeaderStorageTimeout, c.StorageTimeout)

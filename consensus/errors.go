@@ -21,6 +21,9 @@ var (
 	ErrNotLeader = errors.New("not the leader")
 	// ErrPushback means that a bound was reached and nothing was proposed. Retry after a pause.
 	ErrPushback = errors.New("too many requests in flight")
+	// ErrDiskFull means that the leader's disk has less room than [Config.MinFreePercent] demands and nothing was proposed, or, as
+	// the reason of a fatal error, that it has none at all. Retry after somebody has made room; nothing else is needed.
+	ErrDiskFull = errors.New("disk is full")
 	// ErrAmbiguous means that the fate of a proposal is unknown: it may be committed now, later, or never.
 	// Retrying is correct only because commands are idempotent.
 	ErrAmbiguous = errors.New("outcome unknown")

@@ -73,6 +73,14 @@ func newMetrics(n *Node) *metrics {
 	gauge("last_index", "Last entry in the log.", func() float64 { return float64(n.raft.LastIndex()) })
 	gauge("commit_index", "Last entry known to be committed.", func() float64 { return float64(n.raft.CommitIndex()) })
 	gauge("term", "Current term.", func() float64 { return float64(n.raft.CurrentTerm()) })
+	gauge("disk_free_bytes", "Room on the file system of the data directory.", func() float64 { return float64(n.disk.free.Load()) })
+	gauge("disk_reserve_bytes", "Room below which no proposals are taken.", func() float64 { return float64(n.disk.reserve.Load()) })
+	gauge("disk_full", "1 while no proposals are taken because the disk is nearly full.", func() float64 {
+		if n.disk.full.Load() {
+			return 1
+		}
+		return 0
+	})
 	gauge("leading", "1 while this node leads and has applied an entry of its term.", func() float64 {
 		if n.Leading() {
 			return 1

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"github.com/hashicorp/raft-wal/fs"
 )
 
 // Node is one member of the cluster. All methods are safe for concurrent use.
@@ -28,6 +29,7 @@ type Node struct {
 	// verified stands between store and wal.
 	verified    *verified
 	checkpoints checkpoints
+	disk        *disk
 	lock        *os.File
 	trans       *transport
 
@@ -105,6 +107,7 @@ func Open(cfg Config) (_ *Node, err error) {
 	}
 	n.sink = newLogQueue(cfg.Logger.Handler())
 	n.log = slog.New(n.sink)
+	n.disk = newDisk(&n.cfg, n.log)
 	n.metrics = newMetrics(n)
 	n.reads.wake = make(chan struct{}, 1)
 	n.leadership.wake = make(chan struct{}, 1)
@@ -147,7 +150,12 @@ func (n *Node) openStore() error {
 	if err := checkQuarantine(dir); err != nil {
 		return err
 	}
-	w, err := openWAL(dir, newHCLog(n.log, "wal"), n.cfg.files)
+	n.disk.look()
+	files := n.cfg.files
+	if files == nil {
+		files = fs.New()
+	}
+	w, err := openSegments(dir, newHCLog(n.log, "wal"), &fullFS{files, n.disk}, n.cfg.segmentSize)
 	if err != nil {
 		return err
 	}
@@ -159,7 +167,7 @@ func (n *Node) openStore() error {
 	n.verified = newVerified(inner, n.log, n.metrics, n.logCorrupt)
 	n.store = &failstop{
 		inner: n.verified, patience: patience{n.cfg.HandOverTimeout, n.cfg.LeaderStorageTimeout, n.cfg.StorageTimeout},
-		late: n.storageLate, leading: n.rawLeading, fail: n.fatal, dead: n.dead, release: n.closed,
+		late: n.storageLate, leading: n.rawLeading, fail: n.storageFailed, dead: n.dead, release: n.closed,
 		observe: n.metrics.observeStore,
 	}
 	raw, err := n.wal.Get(keyHistory)
@@ -319,6 +327,14 @@ func (n *Node) advance(index, term uint64) {
 	n.waiters.release(index)
 }
 
+// storageFailed stops the node because of its storage, and says so if the disk has no room.
+func (n *Node) storageFailed(code int, err error) {
+	if noSpace(err) || n.disk.exhausted.Load() {
+		err = fmt.Errorf("%w: %w", ErrDiskFull, err)
+	}
+	n.fatal(code, err)
+}
+
 // fatal stops the node for good. The first call wins.
 func (n *Node) fatal(code int, err error) {
 	if n.down.Load() {
@@ -330,6 +346,9 @@ func (n *Node) fatal(code int, err error) {
 		close(n.dead)
 		if n.trans != nil {
 			n.trans.silence()
+		}
+		if noSpace(err) {
+			n.disk.release()
 		}
 		n.cfg.Fatal(code, err)
 	})
@@ -374,12 +393,16 @@ func (n *Node) Run(ctx context.Context) error {
 	}()
 	defer atMost(time.Second, func() { <-sunk })
 	// So may the disk.
-	scrubbed := make(chan struct{})
+	scrubbed, looked := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(scrubbed)
 		n.runScrub(ctx)
 	}()
-	defer atMost(time.Second, func() { <-scrubbed })
+	go func() {
+		defer close(looked)
+		n.runDisk(ctx)
+	}()
+	defer atMost(time.Second, func() { <-scrubbed; <-looked })
 	for _, task := range []func(context.Context){n.runTicks, n.runLeadership, n.watchMembership} {
 		wg.Go(func() { task(ctx) })
 	}

@@ -138,7 +138,7 @@ func newCluster(t testing.TB, n int, pki *testPKI, edit func(*Config)) *cluster 
 func (c *cluster) prepare(id string, edit func(*Config)) *member {
 	c.t.Helper()
 	m := &member{id: id, dir: c.t.TempDir(), sm: &memSM{}}
-	m.cfg = Config{NodeID: id, DataDir: m.dir, StateMachine: m.sm, Network: c.net, Logger: logger(),
+	m.cfg = Config{NodeID: id, DataDir: m.dir, StateMachine: m.sm, Network: c.net, Logger: logger(), Ballast: -1,
 		Heartbeat: 400 * time.Millisecond, Election: 400 * time.Millisecond, LeaderLease: 400 * time.Millisecond}
 	if c.net == nil {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -831,3 +831,5 @@ func TestTornTail(t *testing.T) {
 
 // got0 is the index of the last entry the state machine really has.
 func got0(m *memSM) uint64 { return m.entries[len(m.entries)-1].Index }
+
+func discardLog() *slog.Logger { return slog.New(slog.DiscardHandler) }

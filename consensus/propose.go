@@ -45,7 +45,7 @@ func (f *Future) Wait(ctx context.Context) (result any, index uint64, err error)
 func (f *Future) Done() <-chan struct{} { return f.done }
 
 // Propose commits data and returns the state machine's result for it and its log index. Errors to match:
-// [ErrNotLeader] (with the leader, in a [NotLeaderError]), [ErrPushback], [ErrTooLarge], [ErrEmpty] and [ErrClosed] mean
+// [ErrNotLeader] (with the leader, in a [NotLeaderError]), [ErrPushback], [ErrDiskFull], [ErrTooLarge], [ErrEmpty] and [ErrClosed] mean
 // that nothing was proposed; [ErrAmbiguous] means that nobody knows.
 func (n *Node) Propose(ctx context.Context, data []byte) (result any, index uint64, err error) {
 	if err := ctx.Err(); err != nil {
@@ -76,6 +76,10 @@ func (n *Node) ProposeAsync(data []byte) *Future {
 	// Raft would queue it and refuse it later; this is cheaper and keeps a follower's queue empty.
 	if n.raft.State() != raft.Leader {
 		return refuse(&NotLeaderError{Leader: n.leader()})
+	}
+	if err := n.disk.check(); err != nil {
+		n.metrics.pushback.Inc()
+		return refuse(err)
 	}
 	size := int64(len(data))
 	select {

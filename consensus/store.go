@@ -29,13 +29,17 @@ type walStore struct {
 	meta *metadb.BoltMetaDB
 }
 
-// openWAL opens or creates the log in dir; files is nil except in tests.
+// openWAL opens or creates the log in dir.
 func openWAL(dir string, log hclog.Logger, files types.VFS) (*walStore, error) {
+	return openSegments(dir, log, files, segmentSize)
+}
+
+func openSegments(dir string, log hclog.Logger, files types.VFS, size int) (*walStore, error) {
 	if files == nil {
 		files = fs.New()
 	}
 	meta := &metadb.BoltMetaDB{}
-	w, err := wal.Open(dir, wal.WithLogger(log), wal.WithSegmentSize(segmentSize), wal.WithMetaStore(meta),
+	w, err := wal.Open(dir, wal.WithLogger(log), wal.WithSegmentSize(size), wal.WithMetaStore(meta),
 		wal.WithSegmentFiler(segment.NewFiler(dir, files)))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open log: %w", err), meta.Close())
