@@ -51,6 +51,8 @@ type Config struct {
 	Raft RaftConfig `yaml:"raft,omitempty"`
 	// Limits bound what clients may hold.
 	Limits LimitsConfig `yaml:"limits,omitempty"`
+	// Disk says how much room is kept on the data directory's file system.
+	Disk DiskConfig `yaml:"disk,omitempty"`
 }
 
 // ListenConfig names the listeners' addresses, host:port each; port 0 takes a free one. An empty address switches the
@@ -88,6 +90,15 @@ type RaftConfig struct {
 	Heartbeat   time.Duration `yaml:"heartbeat,omitempty"`    // default 1s
 	Election    time.Duration `yaml:"election,omitempty"`     // default 1s
 	LeaderLease time.Duration `yaml:"leader_lease,omitempty"` // default 1s; at most Heartbeat
+}
+
+// DiskConfig says how much room is kept on the data directory's file system.
+type DiskConfig struct {
+	// MinFreePercent is the part below which a leader takes no more events, at least 96 MiB and at most 8 GiB; −1: no such bound.
+	// Default: 10
+	MinFreePercent int `yaml:"min_free_percent,omitempty"`
+	// BallastBytes are held in a file that is given up when the disk has no room left; −1: none. Default: 64 MiB
+	BallastBytes int64 `yaml:"ballast_bytes,omitempty"`
 }
 
 // LimitsConfig bound what clients may hold.
@@ -230,6 +241,9 @@ func (c *Config) Validate() error {
 	}
 	if r := c.Raft; r.Heartbeat < 5*time.Millisecond || r.Election < r.Heartbeat || r.LeaderLease <= 0 || r.LeaderLease > r.Heartbeat {
 		bad("raft timers must satisfy 5ms ≤ heartbeat ≤ election and 0 < leader_lease ≤ heartbeat")
+	}
+	if c.Disk.MinFreePercent < -1 || c.Disk.MinFreePercent > 90 || c.Disk.BallastBytes < -1 {
+		bad("disk.min_free_percent must be −1 to 90, and disk.ballast_bytes −1 or a size")
 	}
 	if c.Limits.Connections < 1 || c.Limits.Streams < 1 {
 		bad("limits must be positive")

@@ -97,6 +97,9 @@ func classify(err error) *Error {
 	case errors.As(err, &refusals):
 		return &Error{Kind: KindExhausted, Message: refusals.Error(), Cause: err, After: refusals.After,
 			Hint: "what this key asks is refused: find out why (creto event list --key-id) before it asks again"}
+	case errors.Is(err, consensus.ErrDiskFull) && !errors.Is(err, consensus.ErrAmbiguous):
+		return &Error{Kind: KindExhausted, Message: "the leader's disk is nearly full: nothing is recorded until there is room", Cause: err,
+			Hint: "make room on the leader's disk (creto cluster status names it), then send again with the same ids"}
 	case errors.Is(err, edge.ErrPushback), errors.Is(err, consensus.ErrPushback):
 		return &Error{Kind: KindExhausted, Message: "too many events are waiting", Cause: err,
 			Hint: "send again after the delay, with the same ids"}

@@ -248,6 +248,7 @@ func (s *Server) openConsensus() error {
 		ServerTLS: spiffe.ServerTLS(s.source, peerTLS, true), ClientTLS: spiffe.ClientTLS(s.source, peerTLS), PeerID: peerID,
 		StateMachine: s.machine, Logger: s.log, Registerer: s.metrics.registerer, Bootstrap: bootstrap, Join: join,
 		Heartbeat: s.cfg.Raft.Heartbeat, Election: s.cfg.Raft.Election, LeaderLease: s.cfg.Raft.LeaderLease, Fatal: s.onFatal,
+		MinFreePercent: s.cfg.Disk.MinFreePercent, Ballast: s.cfg.Disk.BallastBytes,
 	})
 	if err != nil {
 		return err
