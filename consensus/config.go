@@ -94,8 +94,8 @@ type Config struct {
 	// StateMachine consumes the commands. Required.
 	StateMachine StateMachine
 	// Logger receives the node's and the Raft library's records; nil discards them. It is written to by one goroutine
-	// behind a bounded queue, so that a blocked sink cannot block consensus; records beyond the bound are counted and
-	// dropped.
+	// behind a bounded queue, its own [LogQueue] if it has one, so that a blocked sink cannot block consensus; records beyond the
+	// bound are counted and dropped.
 	Logger *slog.Logger
 	// Registerer receives the metrics; nil keeps them unregistered.
 	Registerer prometheus.Registerer

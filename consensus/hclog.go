@@ -15,9 +15,10 @@ import (
 // maxLogQueue bounds the records that wait for the sink.
 const maxLogQueue = 1024
 
-// logQueue is a slog.Handler that never blocks: records go into a bounded queue, one goroutine of Run writes them, and what
-// does not fit is counted and dropped. A sink that hangs (a full pipe) must not stop heartbeats.
-type logQueue struct {
+// LogQueue is a slog.Handler that never blocks: records go into a bounded queue, one goroutine writes them while Run runs, and
+// what does not fit is counted and dropped. A sink that hangs (a full pipe) must not stop heartbeats, answers or exits. A node
+// whose [Config.Logger] has a LogQueue as its handler writes to that one; its owner calls Run and Flush.
+type LogQueue struct {
 	sink    slog.Handler
 	queue   chan logRecord
 	dropped *atomic.Uint64
@@ -36,15 +37,18 @@ type logRecord struct {
 	record slog.Record
 }
 
-func newLogQueue(sink slog.Handler) *logQueue {
-	return &logQueue{sink: sink, queue: make(chan logRecord, maxLogQueue), dropped: new(atomic.Uint64)}
+// NewLogQueue returns a queue before sink.
+func NewLogQueue(sink slog.Handler) *LogQueue {
+	return &LogQueue{sink: sink, queue: make(chan logRecord, maxLogQueue), dropped: new(atomic.Uint64)}
 }
 
-func (q *logQueue) Enabled(ctx context.Context, level slog.Level) bool {
+// Enabled is the sink's.
+func (q *LogQueue) Enabled(ctx context.Context, level slog.Level) bool {
 	return q.sink.Enabled(ctx, level)
 }
 
-func (q *logQueue) Handle(_ context.Context, r slog.Record) error {
+// Handle queues a record or drops it. It returns nil.
+func (q *LogQueue) Handle(_ context.Context, r slog.Record) error {
 	select {
 	case q.queue <- logRecord{q.sink, r}:
 	default:
@@ -53,16 +57,21 @@ func (q *logQueue) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-func (q *logQueue) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return &logQueue{q.sink.WithAttrs(attrs), q.queue, q.dropped}
+// WithAttrs returns a handler on the same queue.
+func (q *LogQueue) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &LogQueue{q.sink.WithAttrs(attrs), q.queue, q.dropped}
 }
 
-func (q *logQueue) WithGroup(name string) slog.Handler {
-	return &logQueue{q.sink.WithGroup(name), q.queue, q.dropped}
+// WithGroup returns a handler on the same queue.
+func (q *LogQueue) WithGroup(name string) slog.Handler {
+	return &LogQueue{q.sink.WithGroup(name), q.queue, q.dropped}
 }
 
-// run writes records until ctx ends.
-func (q *logQueue) run(ctx context.Context) {
+// Dropped is how many records did not fit.
+func (q *LogQueue) Dropped() uint64 { return q.dropped.Load() }
+
+// Run writes records until ctx ends, and returns then unless the sink hangs.
+func (q *LogQueue) Run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -74,8 +83,8 @@ func (q *logQueue) run(ctx context.Context) {
 	}
 }
 
-// flush writes what is queued now, for at most a second: a sink that hangs must not keep the node from closing.
-func (q *logQueue) flush() {
+// Flush writes what is queued now, for at most a second: a sink that hangs must not keep anybody from closing.
+func (q *LogQueue) Flush() {
 	atMost(time.Second, func() {
 		for range len(q.queue) {
 			select {

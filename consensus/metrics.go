@@ -87,7 +87,7 @@ func newMetrics(n *Node) *metrics {
 		}
 		return 0
 	})
-	gauge("log_records_dropped", "Log records dropped because the sink was slow.", func() float64 { return float64(n.sink.dropped.Load()) })
+	gauge("log_records_dropped", "Log records dropped because the sink was slow.", func() float64 { return float64(n.sink.Dropped()) })
 	return m
 }
 

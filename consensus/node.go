@@ -20,7 +20,8 @@ import (
 type Node struct {
 	cfg     Config
 	log     *slog.Logger
-	sink    *logQueue
+	sink    *LogQueue
+	ownSink bool // sink is run and flushed here
 	metrics *metrics
 
 	raft  *raft.Raft
@@ -105,7 +106,11 @@ func Open(cfg Config) (_ *Node, err error) {
 		closed:  make(chan struct{}),
 		slots:   make(chan struct{}, maxInFlight),
 	}
-	n.sink = newLogQueue(cfg.Logger.Handler())
+	if q, ok := cfg.Logger.Handler().(*LogQueue); ok {
+		n.sink = q
+	} else {
+		n.sink, n.ownSink = NewLogQueue(cfg.Logger.Handler()), true
+	}
 	n.log = slog.New(n.sink)
 	n.disk = newDisk(&n.cfg, n.log)
 	n.metrics = newMetrics(n)
@@ -389,7 +394,9 @@ func (n *Node) Run(ctx context.Context) error {
 	sunk := make(chan struct{})
 	go func() {
 		defer close(sunk)
-		n.sink.run(ctx)
+		if n.ownSink {
+			n.sink.Run(ctx)
+		}
 	}()
 	defer atMost(time.Second, func() { <-sunk })
 	// So may the disk.
@@ -457,6 +464,8 @@ func (n *Node) teardown() error {
 	if n.lock != nil {
 		errs = append(errs, n.lock.Close())
 	}
-	n.sink.flush()
+	if n.ownSink {
+		n.sink.Flush()
+	}
 	return errors.Join(errs...)
 }

@@ -1,7 +1,6 @@
 package consensus
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -522,31 +521,54 @@ func TestRaft05ReadIgnoresOldAnswers(t *testing.T) {
 	})
 }
 
-// hungHandler is a log sink that never returns until it is freed.
-type hungHandler struct{ free chan struct{} }
-
-func (h *hungHandler) Enabled(context.Context, slog.Level) bool { return true }
-func (h *hungHandler) Handle(context.Context, slog.Record) error {
-	<-h.free
-	return nil
-}
-func (h *hungHandler) WithAttrs([]slog.Attr) slog.Handler { return h }
-func (h *hungHandler) WithGroup(string) slog.Handler      { return h }
-
-func TestHungLogSinkStopsNothing(t *testing.T) {
-	h := &hungHandler{make(chan struct{})}
-	defer close(h.free)
-	c := newCluster(t, 3, nil, func(cfg *Config) { cfg.Logger = slog.New(h) })
+// A standard error that nobody reads, and that is full, holds up nothing (etcd#22214): neither commits, nor linearizable reads, nor
+// elections, nor the end of the node.
+func TestFault23BlockedLogSink(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	defer r.Close()
+	if err := w.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, err = w.Write(make([]byte, 64<<10))
+	}
+	if err := w.SetWriteDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	sink := slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug})
+	c := newCluster(t, 3, nil, func(cfg *Config) { cfg.Logger = slog.New(sink) })
 	l := c.leader()
 	for range 2 * maxLogQueue {
 		l.node.log.Info("noise")
 	}
-	last := c.propose(l, "one")
-	c.agree(last)
-	if l.node.sink.dropped.Load() == 0 {
+	var slowest time.Duration
+	for i := range 50 {
+		start := time.Now()
+		last := c.propose(l, fmt.Sprintf("c%d", i))
+		index, err := l.node.ReadIndex(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		slowest = max(slowest, time.Since(start))
+		c.agree(max(last, index))
+	}
+	t.Logf("slowest commit and linearizable read with a blocked log: %v", slowest)
+	if err := l.node.TransferLeadership(t.Context()); err != nil {
+		t.Errorf("transfer: %v", err)
+	}
+	c.propose(c.leader(l.id), "after")
+	if l.node.sink.Dropped() == 0 {
 		t.Error("dropped records: got 0, want some")
 	}
-	c.stopAll()
+	start := time.Now()
+	c.stop(l.id)
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("stopping took %v, want at most 5s", took)
+	}
 }
 
 func TestMetrics(t *testing.T) {

@@ -250,7 +250,7 @@ func FuzzPeerPort(f *testing.F) {
 }
 
 // Who holds a certificate of the right authority but not of a member, or claims to be another, changes nothing.
-func TestPeersAreBoundToTheirIdentity(t *testing.T) {
+func TestRaft31PeersAreBoundToTheirIdentity(t *testing.T) {
 	pki := newPKI(t)
 	other := newPKI(t)
 	c := newCluster(t, 3, pki, nil)
@@ -305,6 +305,37 @@ func TestPeersAreBoundToTheirIdentity(t *testing.T) {
 	nt := newDialer(t, func() (net.Conn, error) { return tls.Dial("tcp", follower.node.Addr(), client) })
 	if err := nt.RequestPreVote("x", "y", &raft.RequestPreVoteRequest{RPCHeader: header(l.id), Term: 0}, &raft.RequestPreVoteResponse{}); err != nil {
 		t.Errorf("a member as itself: got %v, want an answer", err)
+	}
+	c.propose(c.leader(), "two")
+}
+
+// The address in a request is only what its sender says. Others are told, and dial, the address that the configuration has for the
+// proven identity; whoever answers there must prove it again.
+func TestAddressInARequestIsNotBelieved(t *testing.T) {
+	pki := newPKI(t)
+	c := newCluster(t, 3, pki, nil)
+	l := c.leader()
+	c.propose(l, "one")
+	var f *member
+	for _, m := range c.members {
+		if m != l {
+			f = m
+		}
+	}
+	_, client := pki.config(t, l.id)
+	nt := newDialer(t, func() (net.Conn, error) { return tls.Dial("tcp", f.node.Addr(), client) })
+	h := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(l.id), Addr: []byte("attacker.example:1")}
+	if err := nt.AppendEntries("x", "y", &raft.AppendEntriesRequest{RPCHeader: h, Term: l.node.State().Term}, &raft.AppendEntriesResponse{}); err != nil {
+		t.Fatalf("heartbeat: %v", err)
+	}
+	for range 100 {
+		if got := f.node.State().Leader; got.ID != "" && (got.ID != l.id || got.Addr != l.node.Addr()) {
+			t.Fatalf("leader: got %+v, want %s at %s", got, l.id, l.node.Addr())
+		}
+	}
+	var nl *NotLeaderError
+	if _, _, err := f.node.Propose(t.Context(), []byte("x")); errors.As(err, &nl) && nl.Leader.ID != "" && nl.Leader.Addr != l.node.Addr() {
+		t.Errorf("refusal names %+v, want %s at %s", nl.Leader, l.id, l.node.Addr())
 	}
 	c.propose(c.leader(), "two")
 }

@@ -151,12 +151,12 @@ after 72.`,
 }
 
 func (a *app) serve(ctx context.Context, cfg *node.Config) error {
-	log := cfg.NewLogger(a.err)
-	s, err := node.New(*cfg, node.Options{Logger: log, Version: buildVersion().Version, Exit: os.Exit})
+	s, err := node.New(*cfg, node.Options{Logger: cfg.NewLogger(a.err), Version: buildVersion().Version, Exit: os.Exit})
 	if err != nil {
 		return localError(err)
 	}
-	log.Info("listening", "node", s.ID().String(), "grpc", s.GRPCAddr(), "peer", s.PeerAddr(), "read", s.ReadURL(), "metrics", s.MetricsAddr())
+	log := s.Logger()
+	log.Info("listening", "grpc", s.GRPCAddr(), "peer", s.PeerAddr(), "read", s.ReadURL(), "metrics", s.MetricsAddr())
 	go func() {
 		select {
 		case <-s.Ready():

@@ -103,6 +103,7 @@ type Server struct {
 	local     *grpc.Server // on the admin socket
 	health    *health.Server
 	admit     *admission
+	sink      *consensus.LogQueue
 	read      *http.Server
 	metricsS  *http.Server
 
@@ -135,6 +136,9 @@ func New(cfg Config, opt Options) (_ *Server, err error) {
 	if s.log == nil {
 		s.log = cfg.NewLogger(os.Stderr)
 	}
+	// Whoever reads the records may hang: that must hold up no answer, and not the end of a node that must stop.
+	s.sink = consensus.NewLogQueue(s.log.Handler())
+	s.log = slog.New(s.sink)
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("start node: %w", err), s.Close())
@@ -280,6 +284,10 @@ func (s *Server) now() int64 { return s.clock.Now().UnixNano() }
 //  3. the edge, the publisher and the leader's duties end;
 //  4. Close closes consensus, the local store, then the state store.
 func (s *Server) Run(ctx context.Context) error {
+	// Records are written to the end; after it nobody waits for a sink that hangs.
+	logging, stopLogging := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopLogging()
+	go s.sink.Run(logging)
 	// Tasks outlive ctx by the time it takes to drain.
 	tasks, stopTasks := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stopTasks(nil)
@@ -411,9 +419,13 @@ func (s *Server) Close() error {
 		if err := errors.Join(errs...); err != nil {
 			s.closeErr = fmt.Errorf("close node: %w", err)
 		}
+		s.sink.Flush()
 	})
 	return s.closeErr
 }
+
+// Logger returns a logger that never blocks and writes to the one of Options, while Run runs and when Close is called.
+func (s *Server) Logger() *slog.Logger { return s.log }
 
 // Ready is closed once this node knows a leader that takes writes and has applied the genesis itself.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
