@@ -157,7 +157,7 @@ func TestNoSpaceStopsAndGivesBallastUp(t *testing.T) {
 	if _, _, err := l.node.Propose(t.Context(), []byte("during")); !errors.Is(err, ErrAmbiguous) || !errors.Is(err, ErrDiskFull) {
 		t.Errorf("propose: got %v, want ErrAmbiguous for ErrDiskFull", err)
 	}
-	if f := <-l.fatals; f.code != ExitStorage || !errors.Is(f.err, ErrDiskFull) || !errors.Is(f.err, syscall.ENOSPC) {
+	if f := c.fatal(l); f.code != ExitStorage || !errors.Is(f.err, ErrDiskFull) || !errors.Is(f.err, syscall.ENOSPC) {
 		t.Errorf("fatal: got %d %v, want %d ErrDiskFull", f.code, f.err, ExitStorage)
 	}
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
@@ -276,7 +276,7 @@ func TestFault05NoSpaceOnExt4(t *testing.T) {
 	if !errors.Is(failed, ErrDiskFull) {
 		t.Errorf("propose on a full disk: got %v, want ErrDiskFull", failed)
 	}
-	if f := <-a.fatals; f.code != ExitStorage || !errors.Is(f.err, ErrDiskFull) {
+	if f := c.fatal(a); f.code != ExitStorage || !errors.Is(f.err, ErrDiskFull) {
 		t.Errorf("fatal: got %d %v, want %d ErrDiskFull", f.code, f.err, ExitStorage)
 	}
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {

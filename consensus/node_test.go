@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"go.uber.org/goleak"
 )
 
@@ -218,6 +219,18 @@ func makeWALDir(t testing.TB, dataDir string) string {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+// fatal waits for the node's only call of Fatal.
+func (c *cluster) fatal(m *member) fatalCall {
+	c.t.Helper()
+	select {
+	case f := <-m.fatals:
+		return f
+	case <-time.After(30 * time.Second):
+		c.t.Fatalf("%s did not stop within 30s", m.id)
+		return fatalCall{}
+	}
 }
 
 // eventually polls, as nothing in Raft announces every change.
@@ -833,3 +846,103 @@ func TestTornTail(t *testing.T) {
 func got0(m *memSM) uint64 { return m.entries[len(m.entries)-1].Index }
 
 func discardLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// deafTransport loses what comes in for one node, requests and answers alike, while what the node sends arrives.
+type deafTransport struct {
+	rawTransport
+	self string
+	deaf *atomic.Pointer[string]
+}
+
+var errLost = errors.New("lost on the way")
+
+func (d *deafTransport) call(to raft.ServerID, send func() error) error {
+	deaf := ""
+	if p := d.deaf.Load(); p != nil {
+		deaf = *p
+	}
+	if deaf == string(to) {
+		return errLost
+	}
+	err := send()
+	if deaf == d.self && err == nil {
+		return errLost
+	}
+	return err
+}
+
+func (d *deafTransport) AppendEntries(id raft.ServerID, addr raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	var out raft.AppendEntriesResponse
+	err := d.call(id, func() error { return d.rawTransport.AppendEntries(id, addr, args, &out) })
+	if err == nil {
+		*resp = out
+	}
+	return err
+}
+
+func (d *deafTransport) RequestVote(id raft.ServerID, addr raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	var out raft.RequestVoteResponse
+	err := d.call(id, func() error { return d.rawTransport.RequestVote(id, addr, args, &out) })
+	if err == nil {
+		*resp = out
+	}
+	return err
+}
+
+func (d *deafTransport) RequestPreVote(id raft.ServerID, addr raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	var out raft.RequestPreVoteResponse
+	err := d.call(id, func() error { return d.rawTransport.RequestPreVote(id, addr, args, &out) })
+	if err == nil {
+		*resp = out
+	}
+	return err
+}
+
+// The leader can send and hears nothing: it gives up, another leads within 10 s and keeps its term for as long as this lasts, and
+// nothing acknowledged is lost.
+func TestRaft15LeaderHearsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var deaf atomic.Pointer[string]
+		c := newCluster(t, 3, nil, func(cfg *Config) {
+			cfg.Heartbeat, cfg.Election, cfg.LeaderLease = time.Second, time.Second, time.Second
+			self := cfg.NodeID
+			cfg.wrapTransport = func(inner rawTransport) rawTransport { return &deafTransport{inner, self, &deaf} }
+		})
+		defer c.stopAll()
+		l := c.leader()
+		c.propose(l, "before")
+		deaf.Store(&l.id)
+		start := time.Now()
+		lost := l.node.ProposeAsync([]byte("unheard"))
+		l2 := c.leader(l.id)
+		c.propose(l2, "meanwhile")
+		if took := time.Since(start); took > 10*time.Second {
+			t.Errorf("writes resumed after %v, want at most 10s", took)
+		}
+		t.Logf("writes resumed after %v", time.Since(start))
+		term := l2.node.State().Term
+		for range 100 {
+			time.Sleep(100 * time.Millisecond)
+			if l.node.Leading() || !l2.node.Leading() {
+				t.Fatalf("old leader leads: %v, new leader leads: %v", l.node.Leading(), l2.node.Leading())
+			}
+		}
+		if got := l2.node.State().Term; got != term {
+			t.Errorf("term: got %d, want %d: who hears nothing must not disturb", got, term)
+		}
+		if _, _, err := lost.Wait(t.Context()); err == nil {
+			t.Error("a command without a quorum was acknowledged")
+		}
+		deaf.Store(nil)
+		last := c.propose(c.leader(), "after")
+		seen := make(map[string]int)
+		for _, d := range c.agree(last) {
+			seen[d]++
+		}
+		for _, d := range []string{"before", "meanwhile", "after"} {
+			if seen[d] != 1 {
+				t.Errorf("%q was acknowledged and is there %d times, want once", d, seen[d])
+			}
+		}
+	})
+}

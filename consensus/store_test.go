@@ -98,7 +98,8 @@ func TestFsyncErrorStopsLeader(t *testing.T) {
 	c.agree(last)
 }
 
-func TestFsyncErrorStopsFollower(t *testing.T) {
+// The error comes once; the next fsync on the same file would report success, for pages that are gone.
+func TestRaft07FsyncErrorStopsFollower(t *testing.T) {
 	disks := make(map[string]*faultyFS)
 	c := newCluster(t, 3, newPKI(t), func(cfg *Config) {
 		d := &faultyFS{VFS: fs.New()}

@@ -77,7 +77,7 @@ func TestRaft09BitFlipInLog(t *testing.T) {
 	c.stop(bad.id)
 	flip(t, bad, "command <0042>")
 	c.start(bad.id)
-	f := <-bad.fatals
+	f := c.fatal(bad)
 	var e *Evidence
 	if f.code != ExitStorage || !errors.Is(f.err, ErrCorrupt) || !errors.As(f.err, &e) {
 		t.Fatalf("fatal: got %d %v, want %d with evidence", f.code, f.err, ExitStorage)
@@ -173,7 +173,7 @@ func TestRotIsNoticedAtTheNextCheckpoint(t *testing.T) {
 				}
 			}
 			var e *Evidence
-			if f := <-victim.fatals; f.code != ExitStorage || !errors.As(f.err, &e) {
+			if f := c.fatal(victim); f.code != ExitStorage || !errors.As(f.err, &e) {
 				t.Fatalf("fatal: got %d %v, want %d with evidence", f.code, f.err, ExitStorage)
 			}
 			c.propose(c.leader(victim.id), "after")

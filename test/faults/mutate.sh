@@ -119,7 +119,7 @@ mutation signs-another-root ./ledger/publish 'TestMarkSurvives|TestForkBeyondMar
 	'	case head.Size == last.Size && head.Root != last.Root:' '	case head.Size == last.Size && head.Root != last.Root && false:'
 mutation mark-is-not-kept ./ledger/publish 'TestMarkSurvives|TestForkBeyondMark' ledger/publish/publisher.go \
 	'if err := p.store.put(keyMark, &m); err != nil {' 'if err := error(nil); err != nil {'
-mutation storage-errors-reach-raft ./consensus 'TestFsyncErrorStopsLeader|TestFsyncErrorStopsFollower' consensus/store.go \
+mutation storage-errors-reach-raft ./consensus 'TestFsyncErrorStopsLeader|TestRaft07FsyncErrorStopsFollower' consensus/store.go \
 	$'		s.fail(ExitStorage, fmt.Errorf("%s: %w", op, err))\n' $'		return err\n'
 mutation reads-need-no-quorum ./consensus 'TestRaft05ReadIgnoresOldAnswers|TestAmbiguousAndReadsUnderPartition' consensus/read.go \
 	$'	r, err := n.reads.join()\n' $'	if n.Leading() {\n		return n.raft.AppliedIndex(), nil\n	}\n	r, err := n.reads.join()\n'
@@ -127,6 +127,37 @@ mutation consistency-is-not-checked ./ledger/verify 'TestConformanceConsistency|
 	'		return fmt.Errorf("%w: consistency of sizes %d and %d", ErrProof, size1, size2)' '		return nil'
 mutation consistency-from-nothing ./ledger/verify 'TestConformanceConsistency|TestMerkleTraps' ledger/verify/merkle.go \
 	$'	case size1 == 0:\n' $'	case size1 == 0 && size2 == 0:\n'
+
+# --- the wrapper of the Raft library
+mutation commit-beyond-the-request ./consensus 'TestHazardFollowerCommitRule' consensus/transport.go \
+	'cmd.LeaderCommitIndex > shared {' 'cmd.LeaderCommitIndex > shared && shared == 0 {'
+mutation snapshots-are-taken ./consensus 'TestHazardInstallSnapshotLivelock' consensus/transport.go \
+	$'			rpc.Respond(nil, errNoSnapshots)\n' $'			rpc.Respond(&raft.InstallSnapshotResponse{Success: true}, nil)\n'
+mutation slow-leader-keeps-leading ./consensus 'TestRaft06HungDiskOfLeader|TestSlowDiskOfLeaderMovesLeadershipOnly' consensus/watchdog.go \
+	'	if !n.rawLeading() || n.handingOver.Swap(true) {' '	if !n.rawLeading() || n.handingOver.Swap(true) || true {'
+mutation hung-leader-stays ./consensus 'TestRaft06HungDiskOfLeader' consensus/watchdog.go \
+	'		if o.s.leading() {' '		if false {'
+mutation hung-follower-stays ./consensus 'TestHungDiskOfFollowerStops' consensus/watchdog.go \
+	$'		o.timer.Reset(p.limit - p.leader)\n' ''
+mutation log-is-not-scrubbed ./consensus 'TestRaft09BitFlipInLog' consensus/verify.go \
+	'		if n.scrub(ctx) != nil {' '		if n == nil {'
+mutation replay-is-not-verified ./consensus 'TestBitFlipIsNotReplayed' consensus/verify.go \
+	'			case got == want:' '			case got == want || last > 0:'
+mutation rot-is-not-noticed ./consensus 'TestRotIsNoticedAtTheNextCheckpoint' consensus/verify.go \
+	$'	case errors.As(r.Err, &mismatch):\n' $'	case errors.As(r.Err, &mismatch) && generation > 1<<40:\n'
+mutation truncation-raises-alarms ./consensus 'TestCheckpointsUnderPartitions' consensus/verify.go \
+	$'	v.begin(generation)\n	return err' $'	_ = generation\n	return err'
+mutation quarantine-is-forgotten ./consensus 'TestRaft09BitFlipInLog|TestBitFlipIsNotReplayed' consensus/node.go \
+	$'	if err := checkQuarantine(dir); err != nil {\n' $'	if err := checkQuarantine(dir); err != nil && dir == "" {\n'
+mutation full-disk-takes-proposals ./consensus 'TestRaft08NearlyFullDisk' consensus/disk.go \
+	'	if !d.full.Load() {' '	if true {'
+mutation ballast-is-kept ./consensus 'TestNoSpaceStopsAndGivesBallastUp|TestBallast' consensus/disk.go \
+	'	err := os.Remove(filepath.Join(d.dir, ballastFile))' '	var err error'
+mutation log-sink-is-waited-for ./cmd/creto/node 'TestBlockedLogDoesNotKeepANodeThatMustStop' consensus/hclog.go \
+	$'	select {\n	case q.queue <- logRecord{q.sink, r}:\n	default:\n		q.dropped.Add(1)\n	}\n	return nil' \
+	'	return q.sink.Handle(noContext{}, r)'
+mutation peers-speak-for-others ./consensus 'TestRaft31PeersAreBoundToTheirIdentity|TestFilterPassesTheLibrary' consensus/frame.go \
+	'if f.id != "" && string(f.value[:f.valLen]) != f.id {' 'if f.id != "" && f.valLen == 0 {'
 
 echo "$killed killed, $survived survived or broken"
 [[ $survived == 0 && $killed -gt 0 ]]
