@@ -36,6 +36,8 @@ type disk struct {
 	// space is what the file system says: bytes free for this process, and in total.
 	space func() (free, total uint64, err error)
 
+	// unread: the space could not be read, and this has been said.
+	unread    atomic.Bool
 	full      atomic.Bool
 	exhausted atomic.Bool
 	free      atomic.Uint64
@@ -60,7 +62,7 @@ func newDisk(cfg *Config, log *slog.Logger) *disk {
 func (d *disk) look() {
 	free, total, err := d.space()
 	if err != nil {
-		if !errors.Is(err, errors.ErrUnsupported) {
+		if !errors.Is(err, errors.ErrUnsupported) && !d.unread.Swap(true) {
 			d.log.Warn("cannot read free space", "error", err.Error())
 		}
 		return
@@ -69,6 +71,7 @@ func (d *disk) look() {
 	if d.percent > 0 {
 		reserve = min(max(total/100*uint64(d.percent), minReserve), maxReserve)
 	}
+	d.unread.Store(false)
 	d.free.Store(free)
 	d.reserve.Store(reserve)
 	// A little more than the reserve is wanted before proposals are taken again, so that this does not flutter.

@@ -8,8 +8,8 @@
 // What holds:
 //
 //   - A result of Propose without error means: durable on a quorum, applied here. No setting weakens that.
-//   - Storage that fails or hangs stops the node ([ExitStorage]); nothing is acknowledged afterwards and no
-//     storage error ever reaches the Raft library, whose handling of them is not safe.
+//   - Storage that fails or hangs, or returns something else than was written, stops the node ([ExitStorage]); nothing is
+//     acknowledged afterwards and no storage error ever reaches the Raft library, whose handling of them is not safe.
 //   - A linearizable read waits for a log entry that was proposed after the read arrived. The leader's lease and
 //     the library's VerifyLeader are never used as evidence.
 //   - A peer speaks only under the identity of its TLS certificate; frames are checked for shape, size and
