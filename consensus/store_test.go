@@ -63,7 +63,7 @@ func TestFsyncErrorStopsLeader(t *testing.T) {
 	if !errors.Is(err, ErrAmbiguous) || !errors.Is(err, syscall.EIO) {
 		t.Errorf("propose: got %v, want ErrAmbiguous with EIO", err)
 	}
-	if f := <-l.fatals; f.code != ExitStorage || !errors.Is(f.err, syscall.EIO) {
+	if f := c.fatal(l); f.code != ExitStorage || !errors.Is(f.err, syscall.EIO) {
 		t.Errorf("fatal: got %d %v, want %d EIO", f.code, f.err, ExitStorage)
 	}
 	syncs := disks[l.id].syncs.Load()
@@ -123,7 +123,7 @@ func TestRaft07FsyncErrorStopsFollower(t *testing.T) {
 	}
 	disks[follower.id].armed.Store(true)
 	c.propose(l, "during")
-	if f := <-follower.fatals; f.code != ExitStorage || !errors.Is(f.err, syscall.EIO) {
+	if f := c.fatal(follower); f.code != ExitStorage || !errors.Is(f.err, syscall.EIO) {
 		t.Errorf("fatal: got %d %v, want %d EIO", f.code, f.err, ExitStorage)
 	}
 	// Without the other follower there is no quorum: the failed one must not help to make one.
@@ -184,7 +184,7 @@ func TestRaft06HungDiskOfLeader(t *testing.T) {
 		if resumed > 10*time.Second {
 			t.Errorf("writes resumed after %v, want at most 10s", resumed)
 		}
-		if f := <-l.fatals; f.code != ExitStorage {
+		if f := c.fatal(l); f.code != ExitStorage {
 			t.Errorf("fatal: got %d %v, want %d", f.code, f.err, ExitStorage)
 		}
 		if took := time.Since(start); took < 5*time.Second || took > 5500*time.Millisecond {
@@ -266,7 +266,7 @@ func TestHungDiskOfFollowerStops(t *testing.T) {
 		stores[f.id].gate.Store(&gate)
 		start := time.Now()
 		c.propose(l, "during")
-		if got := <-f.fatals; got.code != ExitStorage {
+		if got := c.fatal(f); got.code != ExitStorage {
 			t.Errorf("fatal: got %d %v, want %d", got.code, got.err, ExitStorage)
 		}
 		if took := time.Since(start); took < 10*time.Second || took > 11*time.Second {
@@ -294,7 +294,7 @@ func TestHungDiskOfLeaderOverTLS(t *testing.T) {
 	l2 := c.leader(l.id)
 	c.propose(l2, "meanwhile")
 	t.Logf("writes resumed after %v", time.Since(start))
-	if f := <-l.fatals; f.code != ExitStorage {
+	if f := c.fatal(l); f.code != ExitStorage {
 		t.Errorf("fatal: got %d %v, want %d", f.code, f.err, ExitStorage)
 	}
 	if _, _, err := during.Wait(t.Context()); !errors.Is(err, ErrAmbiguous) {
@@ -369,7 +369,7 @@ func TestMalformedEntryIsNotStored(t *testing.T) {
 				_ = l.node.store.StoreLogs([]*raft.Log{&entry})
 				t.Error("store returned")
 			}()
-			if f := <-l.fatals; f.code != ExitStorage {
+			if f := c.fatal(l); f.code != ExitStorage {
 				t.Errorf("fatal: got %d, want %d", f.code, ExitStorage)
 			}
 			if got, err := l.node.wal.LastIndex(); err != nil || got != before {
