@@ -554,7 +554,7 @@ func TestRemovedLeaderStops(t *testing.T) {
 	if err := l.node.Remove(t.Context(), l.id); err != nil && !errors.Is(err, ErrAmbiguous) {
 		t.Fatalf("remove self: %v", err)
 	}
-	if f := <-l.fatals; f.code != ExitRemoved {
+	if f := c.fatal(l); f.code != ExitRemoved {
 		t.Errorf("fatal: got %d %v, want %d", f.code, f.err, ExitRemoved)
 	}
 	c.leader(l.id)
@@ -572,10 +572,12 @@ func TestRemovedFollowerStops(t *testing.T) {
 			}
 		}
 		c.agree(c.propose(l, "one"))
+		// The library tells a removed follower so only if it sends it nothing else at that moment.
+		time.Sleep(time.Second)
 		if err := l.node.Remove(t.Context(), gone.id); err != nil {
 			t.Fatal(err)
 		}
-		if f := <-gone.fatals; f.code != ExitRemoved {
+		if f := c.fatal(gone); f.code != ExitRemoved {
 			t.Errorf("fatal: got %d %v, want %d", f.code, f.err, ExitRemoved)
 		}
 		c.propose(c.leader(gone.id), "two")
@@ -596,7 +598,7 @@ func TestStateMachineErrorStops(t *testing.T) {
 			if !errors.Is(err, ErrAmbiguous) {
 				t.Errorf("propose: got %v, want ErrAmbiguous", err)
 			}
-			if f := <-l.fatals; f.code != ExitStateMachine || fail != nil && !errors.Is(f.err, fail) {
+			if f := c.fatal(l); f.code != ExitStateMachine || fail != nil && !errors.Is(f.err, fail) {
 				t.Errorf("fatal: got %d %v, want %d", f.code, f.err, ExitStateMachine)
 			}
 			if _, _, err := l.node.Propose(t.Context(), []byte("y")); !errors.Is(err, ErrClosed) {
