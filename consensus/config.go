@@ -137,8 +137,9 @@ type Config struct {
 	// Network, when not nil, replaces TCP by an in-memory network, for tests.
 	Network *MemNetwork
 
-	// checkpointEvery lets tests of this package make checkpoints more often.
+	// checkpointEvery and verifyInterval let tests of this package make checkpoints, and read ranges back, more often.
 	checkpointEvery int
+	verifyInterval  time.Duration
 	// space lets tests of this package say how much room the disk has, segmentSize how long a file of the log is.
 	space       func() (free, total uint64, err error)
 	segmentSize int
@@ -164,6 +165,7 @@ func (c *Config) ensureDefaults() {
 	def(&c.LeaderStorageTimeout, 5*time.Second)
 	def(&c.StorageTimeout, 10*time.Second)
 	def(&c.ScrubInterval, 24*time.Hour)
+	def(&c.verifyInterval, verifyInterval)
 	if c.MinFreePercent == 0 {
 		c.MinFreePercent = 10
 	}

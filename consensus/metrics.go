@@ -47,7 +47,7 @@ func newMetrics(n *Node) *metrics {
 	m.handovers = counter("storage_handovers_total", "Requests to another node to lead because the log was late here.")
 	m.checkpoints = counter("checkpoints_written_total", "Checkpoints stored in the log, on the leader and on followers.")
 	m.verifiedEntries = counter("log_entries_verified_total", "Entries that were read back from the log as a checkpoint says they were written.")
-	m.verifySkipped = counter("log_verify_skipped_total", "Checkpoints whose range was not compared: truncated, not in this log, or the verifier was busy.")
+	m.verifySkipped = counter("log_verify_skipped_total", "Checkpoints whose range was not compared: truncated, not in this log, or written too fast to be read back at once. The scrub reads them.")
 	m.verifyFailed = prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "creto", Subsystem: "consensus", Name: "log_verify_failures_total",
 		Help: "Ranges of the log that differ from what the leader wrote: at rest (on this disk) or in flight (on the way here)."}, []string{"where"})
 	for _, where := range []string{"rest", "flight"} {

@@ -169,7 +169,7 @@ func (n *Node) openStore() error {
 	if n.cfg.wrapStore != nil {
 		inner = n.cfg.wrapStore(inner)
 	}
-	n.verified = newVerified(inner, n.log, n.metrics, n.logCorrupt)
+	n.verified = newVerified(inner, n.cfg.verifyInterval, n.log, n.metrics, n.logCorrupt)
 	n.store = &failstop{
 		inner: n.verified, patience: patience{n.cfg.HandOverTimeout, n.cfg.LeaderStorageTimeout, n.cfg.StorageTimeout},
 		late: n.storageLate, leading: n.rawLeading, fail: n.storageFailed, dead: n.dead, release: n.closed,

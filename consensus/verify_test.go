@@ -27,7 +27,7 @@ func value(t testing.TB, c prometheus.Metric) float64 {
 	return m.GetCounter().GetValue() + m.GetGauge().GetValue()
 }
 
-func often(cfg *Config) { cfg.checkpointEvery = 8 }
+func often(cfg *Config) { cfg.checkpointEvery, cfg.verifyInterval = 8, time.Nanosecond }
 
 // flip inverts one bit of text in the log of a node that is stopped.
 func flip(t testing.TB, m *member, text string) {
@@ -244,7 +244,7 @@ func TestDamageInFlightIsReported(t *testing.T) {
 // no state machine sees a difference.
 func TestCheckpointsUnderPartitions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, 3, nil, func(cfg *Config) { cfg.checkpointEvery = 7 })
+		c := newCluster(t, 3, nil, func(cfg *Config) { cfg.checkpointEvery, cfg.verifyInterval = 7, time.Nanosecond })
 		defer c.stopAll()
 		serial := 0
 		for round := range 15 {
