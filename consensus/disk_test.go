@@ -184,7 +184,7 @@ func smallDisk(t *testing.T, size int64) string {
 		t.Skipf(format, args...)
 	}
 	if os.Getuid() != 0 {
-		t.Skip("mounting a file system needs root")
+		skip("mounting a file system needs root")
 	}
 	dir := t.TempDir()
 	image, mount := filepath.Join(dir, "image"), filepath.Join(dir, "mount")
